@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Sends the model card's own call to a gateway and shows it as it streams: the prefilled thought
+and what the model adds to it dimmed, the answer plain. Standard library only, so that it runs on a
+fresh machine; the same call through the official client is in the README.
+
+usage: card_call.py http://127.0.0.1:8000
+"""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+
+CREATIVE = (
+    "Ok i need to think as a creative writer \u2014 what twist would surprise here? "
+    "Let me find an engaging new direction nobody saw coming, so"
+)
+CHARACTER_CARD = (
+    "You are Gloucester, an old lord at a stormy court. You speak in the manner of the old plays, "
+    "in few words, and you never leave your role."
+)
+USER_MESSAGE = "My lord, the king is at the gate and asks for you. What shall I tell him?"
+
+
+def call(base):
+    with urllib.request.urlopen(f"{base}/v1/models", timeout=10) as reply:
+        model = json.load(reply)["data"][0]["id"]
+    prefill = f"<think>\n{CREATIVE}\n"
+    body = {
+        "model": model,
+        "messages": [
+            {"role": "system", "content": CHARACTER_CARD},
+            {"role": "user", "content": USER_MESSAGE},
+            {"role": "assistant", "content": prefill},
+        ],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+        "temperature": 0.6,
+        "max_tokens": 512,
+        "stop": ["[INST]", "</s>"],
+        "stream": True,
+    }
+    request = urllib.request.Request(
+        f"{base}/v1/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json", "Authorization": "Bearer -"},
+    )
+    dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"  user: {USER_MESSAGE}\n")
+    sys.stdout.write(dim + prefill)
+    text, thinking, finish = "", True, None
+    with urllib.request.urlopen(request, timeout=600) as reply:
+        for line in reply:
+            if not line.startswith(b"data: "):
+                continue
+            data = line[len(b"data: ") :].strip()
+            if data == b"[DONE]":
+                break
+            chunk = json.loads(data)
+            if "error" in chunk:
+                sys.exit(f"\nerror: {chunk['error']['message']}")
+            for choice in chunk["choices"]:
+                piece = choice["delta"].get("content") or ""
+                text += piece
+                sys.stdout.write(piece)
+                if thinking and "</think>" in text:
+                    thinking = False
+                    sys.stdout.write(plain)
+                sys.stdout.flush()
+                finish = choice.get("finish_reason") or finish
+    print(f"{plain}\n\n  finish_reason: {finish}")
+    if not text:
+        sys.exit("error: the stream held no text")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        call(sys.argv[1].rstrip("/"))
+    except urllib.error.HTTPError as error:
+        sys.exit(f"error: HTTP {error.code}: {error.read().decode(errors='replace')}")
+    except (urllib.error.URLError, TimeoutError) as error:
+        sys.exit(f"error: {error}")

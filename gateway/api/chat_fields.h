@@ -1,0 +1,16 @@
+// messages and the flags around them: RequestFields -> ChatPrompt, for chat and /tokenize.
+// Thread-safe. Included by api/'s .cc files only.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include "gateway/api/chat_request.h"
+#include "gateway/api/request_fields.h"
+
+namespace behemoth::gateway {
+
+// `prefilled`: `thinking` will append the assistant's prefill, which settles the flags.
+absl::StatusOr<ChatPrompt> ReadChatPrompt(const RequestFields& fields, const ParseOptions& options,
+                                          bool prefilled);
+
+}  // namespace behemoth::gateway

@@ -1,0 +1,216 @@
+#include "gateway/api/generation_fields.h"
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
+
+#include <algorithm>
+#include <cctype>
+#include <map>
+#include <utility>
+
+#include "gateway/api/api_error.h"
+
+namespace behemoth::gateway {
+namespace {
+
+using nlohmann::json;
+
+absl::Status ReadSeed(const RequestFields& fields, SamplingOptions& sampling) {
+  const json* seed = fields.Find("seed");
+  if (seed == nullptr || *seed == -1) return absl::OkStatus();
+  if (seed->is_number_unsigned() && seed->get<uint64_t>() > INT64_MAX) {
+    return InvalidField(fields.NameOf("seed"), "must be at most 9223372036854775807");
+  }
+  sampling.seed = static_cast<uint64_t>(seed->get<int64_t>());
+  return absl::OkStatus();
+}
+
+absl::Status ReadLogitBias(const RequestFields& fields, SamplingOptions& sampling) {
+  constexpr size_t kMaxBiases = 1024;
+  const json* biases = fields.Find("logit_bias");
+  if (biases == nullptr) return absl::OkStatus();
+  if (biases->size() > kMaxBiases) {
+    return InvalidField("logit_bias", absl::StrCat("at most ", kMaxBiases, " ids"));
+  }
+  std::map<uint32_t, double> by_id;
+  for (const auto& [key, bias] : biases->items()) {
+    const std::string name = absl::StrCat("logit_bias.", key.substr(0, 32));
+    uint32_t id = 0;
+    const bool digits = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
+      return std::isdigit(static_cast<unsigned char>(c));
+    });
+    if (!digits || !absl::SimpleAtoi(key, &id)) {
+      return InvalidField(name, "the key must be a token id in digits");
+    }
+    if (!bias.is_number()) return InvalidField(name, "must be a number");
+    const auto value = bias.get<double>();
+    if (value < -100 || value > 100) {
+      return InvalidField(name, "must be at least -100 and at most 100");
+    }
+    if (!by_id.emplace(id, value).second) return InvalidField(name, "the id appears twice");
+  }
+  sampling.logit_bias.assign(by_id.begin(), by_id.end());
+  return absl::OkStatus();
+}
+
+// A list of ids, or text-generation-webui's string of them: "13, 29".
+absl::Status ReadTokenBans(const RequestFields& fields, SamplingOptions& sampling) {
+  constexpr size_t kMaxBans = size_t{1} << 18;
+  const json* bans = fields.Find("custom_token_bans");
+  if (bans == nullptr) return absl::OkStatus();
+  if (!bans->is_string()) {
+    auto ids = ReadIds("custom_token_bans", *bans, kMaxBans);
+    if (!ids.ok()) return ids.status();
+    sampling.banned_ids = *std::move(ids);
+    return absl::OkStatus();
+  }
+  for (const auto part : absl::StrSplit(bans->get_ref<const std::string&>(), ',')) {
+    uint32_t id = 0;
+    const auto trimmed = absl::StripAsciiWhitespace(part);
+    if (trimmed.empty()) continue;
+    if (!absl::SimpleAtoi(trimmed, &id)) {
+      return InvalidField("custom_token_bans", "must be token ids with commas between them");
+    }
+    sampling.banned_ids.push_back(id);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SamplingOptions> ReadSampling(const RequestFields& fields) {
+  SamplingOptions sampling;
+  sampling.temperature = fields.Number("temperature");
+  sampling.top_p = fields.Number("top_p");
+  if (const auto top_k = fields.Integer("top_k")) sampling.top_k = static_cast<int32_t>(*top_k);
+  sampling.min_p = fields.Number("min_p");
+  sampling.repetition_penalty = fields.Number("repetition_penalty");
+  sampling.presence_penalty = fields.Number("presence_penalty");
+  sampling.frequency_penalty = fields.Number("frequency_penalty");
+  sampling.allowed_ids = fields.Ids("allowed_token_ids");
+  if (fields.Find("allowed_token_ids") != nullptr && sampling.allowed_ids.empty()) {
+    return InvalidField("allowed_token_ids", "an empty list allows nothing");
+  }
+  if (absl::Status bad = ReadSeed(fields, sampling); !bad.ok()) return bad;
+  if (absl::Status bad = ReadLogitBias(fields, sampling); !bad.ok()) return bad;
+  if (absl::Status bad = ReadTokenBans(fields, sampling); !bad.ok()) return bad;
+  return sampling;
+}
+
+absl::StatusOr<StopOptions> ReadStop(const RequestFields& fields) {
+  StopOptions stop;
+  for (std::string& text : fields.Strings("stop")) {
+    if (std::find(stop.strings.begin(), stop.strings.end(), text) == stop.strings.end()) {
+      stop.strings.push_back(std::move(text));
+    }
+  }
+  stop.token_ids = fields.Ids("stop_token_ids");
+  stop.ignore_eos = fields.Bool("ignore_eos").value_or(false);
+  stop.include_in_output = fields.Bool("include_stop_str_in_output").value_or(false);
+  const std::string scope = fields.String("stop_scope").value_or("all");
+  if (scope != "all" && scope != "answer") {
+    return InvalidField("stop_scope", "must be \"all\" or \"answer\"");
+  }
+  stop.scope = scope == "answer" ? StopScope::kAnswer : StopScope::kAll;
+  return stop;
+}
+
+absl::StatusOr<OutputOptions> ReadOutput(const RequestFields& fields) {
+  OutputOptions output;
+  output.stream = fields.Bool("stream").value_or(false);
+  output.return_token_ids = fields.Bool("return_token_ids").value_or(false);
+  output.return_timings = fields.Bool("return_timings").value_or(false);
+  output.skip_special_tokens = fields.Bool("skip_special_tokens").value_or(true);
+  output.echo = fields.Bool("echo").value_or(false);
+  output.prompt_logprobs = fields.Count("prompt_logprobs");
+  if (output.prompt_logprobs && output.stream) {
+    return InvalidField("prompt_logprobs", "are not available with stream: true");
+  }
+  const json* options = fields.Find("stream_options");
+  if (options == nullptr) return output;
+  if (!output.stream) return InvalidField("stream_options", "needs stream: true");
+  for (const auto& [key, value] : options->items()) {
+    bool* flag = key == "include_usage"            ? &output.include_usage
+                 : key == "continuous_usage_stats" ? &output.continuous_usage_stats
+                                                   : nullptr;
+    const std::string name = "stream_options." + key.substr(0, 64);
+    if (value.is_null() || key == "include_obfuscation") continue;
+    if (flag == nullptr) return InvalidField(name, "unknown stream option");
+    if (!value.is_boolean()) return InvalidField(name, "must be true or false");
+    *flag = value.get<bool>();
+  }
+  return output;
+}
+
+absl::Status CheckTogether(const RequestFields& fields, const GenerationOptions& options) {
+  if (options.max_tokens && options.min_tokens > *options.max_tokens) {
+    return InvalidField("min_tokens", "must not be over max_tokens");
+  }
+  const auto best_of = fields.Count("best_of");
+  if (best_of && *best_of != options.n) {
+    return InvalidField("best_of", "must equal n: choosing the best of more is not supported yet");
+  }
+  const json* format = fields.Find("response_format");
+  if (format != nullptr && !format->empty()) {
+    if (!format->contains("type") || !(*format)["type"].is_string()) {
+      return InvalidField("response_format.type", "must be a string");
+    }
+    if ((*format)["type"] != "text") {
+      return InvalidField("response_format", "only {\"type\": \"text\"} is supported yet");
+    }
+  }
+  if (!options.request_id) return absl::OkStatus();
+  const bool plain =
+      !options.request_id->empty() &&
+      std::all_of(options.request_id->begin(), options.request_id->end(), [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == ':' ||
+               c == '-';
+      });
+  return plain ? absl::OkStatus()
+               : InvalidField("request_id", "must be 1 to 128 of [A-Za-z0-9._:-]");
+}
+
+}  // namespace
+
+absl::StatusOr<GenerationOptions> ReadGenerationOptions(const RequestFields& fields) {
+  GenerationOptions options;
+  options.model = fields.String("model").value_or("");
+  auto sampling = ReadSampling(fields);
+  if (!sampling.ok()) return sampling.status();
+  options.sampling = *std::move(sampling);
+  auto stop = ReadStop(fields);
+  if (!stop.ok()) return stop.status();
+  options.stop = *std::move(stop);
+  auto output = ReadOutput(fields);
+  if (!output.ok()) return output.status();
+  options.output = *std::move(output);
+  options.max_tokens = fields.Count("max_tokens");
+  if (options.max_tokens == 0u) {  // n_predict's range begins at -1
+    return InvalidField(fields.NameOf("max_tokens"), "must be at least 1");
+  }
+  options.min_tokens = fields.Count("min_tokens").value_or(0);
+  options.n = fields.Count("n").value_or(1);
+  options.truncate_prompt_tokens = fields.Count("truncate_prompt_tokens");
+  options.cache_salt = fields.String("cache_salt").value_or("");
+  options.user = fields.String("user").value_or("");
+  options.priority = static_cast<int32_t>(fields.Integer("priority").value_or(0));
+  options.request_id = fields.String("request_id");
+  if (absl::Status bad = CheckTogether(fields, options); !bad.ok()) return bad;
+  options.warnings = fields.warnings;
+  return options;
+}
+
+absl::StatusOr<ReasoningFormat> ReadReasoningFormat(const RequestFields& fields,
+                                                    ReasoningFormat otherwise) {
+  for (const char* name : {"include_reasoning", "separate_reasoning"}) {
+    if (const auto flag = fields.Bool(name)) {
+      otherwise = *flag ? ReasoningFormat::kSeparate : ReasoningFormat::kNone;
+    }
+  }
+  const auto format = fields.String("reasoning_format");
+  if (!format) return otherwise;
+  if (*format == "none") return ReasoningFormat::kNone;
+  if (*format == "separate") return ReasoningFormat::kSeparate;
+  return InvalidField("reasoning_format", "must be \"none\" or \"separate\"");
+}
+
+}  // namespace behemoth::gateway

@@ -1,0 +1,86 @@
+// What a request may say about how its answer is made: shared by chat and completions.
+//
+// Plain values, checked by the parser (ranges in field_table.h); later code reads them without
+// looking again. An absent optional means that the client said nothing: the worker's
+// generation_config, then the default in spec brackets, fills it in.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace behemoth::gateway {
+
+// Something that was ignored, clamped or approximated; a reply lists them in `warnings`.
+struct Warning {
+  std::string field;
+  std::string message;
+};
+
+struct SamplingOptions {
+  std::optional<double> temperature;         // [1] 0 = greedy
+  std::optional<double> top_p;               // [1] (0, 1]
+  std::optional<int32_t> top_k;              // [0] 0 and -1 = off
+  std::optional<double> min_p;               // [0] [0, 1]
+  std::optional<double> repetition_penalty;  // [1] > 0
+  std::optional<double> presence_penalty;    // [0] -2..2
+  std::optional<double> frequency_penalty;   // [0] -2..2
+  std::optional<uint64_t> seed;              // absent (or -1 in the request) = drawn by the worker
+  std::vector<std::pair<uint32_t, double>> logit_bias;  // by id, ascending, no id twice
+  std::vector<uint32_t> allowed_ids;                    // empty = all
+  std::vector<uint32_t> banned_ids;
+};
+
+// Where text stops are looked for.
+enum class StopScope { kAll, kAnswer };
+
+struct StopOptions {
+  std::vector<std::string> strings;  // at most 64 of 1..256 bytes, no string twice
+  std::vector<uint32_t> token_ids;   // at most 256
+  bool ignore_eos = false;
+  bool include_in_output = false;
+  StopScope scope = StopScope::kAll;
+};
+
+enum class ReasoningFormat { kNone, kSeparate };
+
+struct OutputOptions {
+  bool stream = false;
+  bool include_usage = false;           // stream_options: a last chunk with usage
+  bool continuous_usage_stats = false;  // usage in every chunk
+  // Absent = no logprobs; otherwise how many alternatives beside the chosen token, 0..20.
+  std::optional<uint32_t> top_logprobs;
+  std::optional<uint32_t> prompt_logprobs;
+  bool return_token_ids = false;
+  bool return_timings = false;
+  bool skip_special_tokens = true;
+  bool echo = false;  // the prefill (chat) or the prompt (completions) in front of the text
+};
+
+struct GenerationOptions {
+  std::string model;  // as the client wrote it; empty = the only model served
+  SamplingOptions sampling;
+  StopOptions stop;
+  OutputOptions output;
+  std::optional<uint32_t> max_tokens;  // absent = the rest of the context
+  uint32_t min_tokens = 0;             // <= max_tokens
+  uint32_t n = 1;                      // 1..16
+  // Keep at most so many of the prompt's last tokens; absent = refuse what is too long.
+  std::optional<uint32_t> truncate_prompt_tokens;
+  std::string cache_salt;  // at most 128 bytes
+  std::string user;        // fairness hint beside the key; at most 256 bytes, never a metric label
+  int32_t priority = 0;    // -100..100
+  std::optional<std::string> request_id;  // from the body; 1..128 bytes of [A-Za-z0-9._:-]
+  std::vector<Warning> warnings;
+};
+
+// How a body is read; the operator's choices and the request's headers.
+struct ParseOptions {
+  bool strict = false;                  // Prefer: handling=strict: a warning becomes a 400
+  bool trust_request_template = false;  // accept `chat_template` of a request
+  std::vector<std::string> allowed_template_kwargs = {"enable_thinking", "thinking"};
+};
+
+}  // namespace behemoth::gateway

@@ -1,0 +1,32 @@
+// Every metric of the gateway as a verb. Thread-safe: counters are atomics. Names and buckets:
+// spec/operations.md 2. No label ever comes from a client: endpoints are our own route names.
+#pragma once
+
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string_view>
+
+namespace behemoth::gateway {
+
+class Probe {
+ public:
+  explicit Probe(prometheus::Registry& registry);
+  ~Probe();
+
+  void OnRequest(std::string_view endpoint, int code, double seconds);
+  void OnFirstToken(double seconds);                 // since the request's arrival
+  void OnTokensAfter(double seconds, int tokens);    // since the tokens before
+  void OnUsage(int prompt_tokens, int cached_tokens, int generated_tokens);
+  void OnRejected(std::string_view reason);          // key, key_limit, full, draining, no_worker, ...
+  void OnCancelled(std::string_view stage);          // body, tokenizing, waiting, decoding
+  void OnSlowReader();
+  void OnConnections(int change);
+  void OnInFlight(int change);
+
+ private:
+  struct Families;
+  std::unique_ptr<Families> families_;
+};
+
+}  // namespace behemoth::gateway

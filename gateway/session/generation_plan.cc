@@ -1,0 +1,112 @@
+#include "gateway/session/generation_plan.h"
+
+#include <absl/random/random.h>
+#include <absl/strings/str_format.h>
+
+#include <algorithm>
+
+#include "gateway/api/api_error.h"
+
+namespace behemoth::gateway {
+namespace {
+
+std::optional<float> AsFloat(const std::optional<double>& value) {
+  return value ? std::optional<float>(static_cast<float>(*value)) : std::nullopt;
+}
+
+void FillSampling(const SamplingOptions& in, GenerateSpec& spec) {
+  spec.temperature = AsFloat(in.temperature);
+  spec.top_p = AsFloat(in.top_p);
+  spec.top_k = in.top_k;
+  spec.min_p = AsFloat(in.min_p);
+  spec.repetition_penalty = AsFloat(in.repetition_penalty);
+  spec.presence_penalty = AsFloat(in.presence_penalty);
+  spec.frequency_penalty = AsFloat(in.frequency_penalty);
+  spec.seed = in.seed;
+  for (const auto& [id, bias] : in.logit_bias) {
+    spec.logit_bias.emplace_back(id, static_cast<float>(bias));
+  }
+  spec.allowed_ids = in.allowed_ids;
+  spec.banned_ids = in.banned_ids;
+}
+
+void FillStops(const PlanInput& input, GenerationPlan& plan) {
+  const StopOptions& stop = input.options->stop;
+  plan.user_stop_ids = stop.token_ids;
+  plan.spec.stop_ids = stop.token_ids;
+  for (const std::string& text : stop.strings) {
+    for (const auto& [token, id] : input.vocabulary->control_tokens) {
+      if (token != text) continue;
+      plan.control_stops.emplace_back(text, id);
+      plan.spec.stop_ids.push_back(id);
+    }
+  }
+  if (!stop.strings.empty()) plan.text.stops = std::make_shared<StopSet>(stop.strings);
+  plan.text.stops_in_answer_only = stop.scope == StopScope::kAnswer;
+  plan.text.include_stop_in_output = stop.include_in_output;
+  plan.spec.ignore_eos = stop.ignore_eos;
+  // Hidden special tokens stay hidden: their ids need not travel.
+  plan.spec.include_stop_id =
+      stop.include_in_output && !input.options->output.skip_special_tokens;
+}
+
+}  // namespace
+
+absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
+  const GenerationOptions& options = *input.options;
+  GenerationPlan plan;
+  GenerateSpec& spec = plan.spec;
+  spec.prompt_ids = input.prompt->ids;
+  if (options.truncate_prompt_tokens && spec.prompt_ids.size() > *options.truncate_prompt_tokens) {
+    spec.prompt_ids.erase(spec.prompt_ids.begin(),
+                          spec.prompt_ids.end() - *options.truncate_prompt_tokens);
+  }
+  if (spec.prompt_ids.empty()) return InvalidField("prompt", "The prompt is empty.");
+  const uint64_t prompt_tokens = spec.prompt_ids.size();
+  const uint64_t context = input.model->context_tokens;
+  if (prompt_tokens + options.max_tokens.value_or(1) > context) {
+    return ContextExceeded(context, prompt_tokens, options.max_tokens.value_or(1));
+  }
+  plan.model = input.model->name;
+  plan.table = input.vocabulary->table;
+  spec.request_id = input.request_id;
+  spec.deadline = input.deadline;
+  spec.max_tokens = options.max_tokens;
+  spec.min_tokens = options.min_tokens;
+  spec.num_sequences = options.n;
+  spec.cache_salt = options.cache_salt;
+  spec.fairness_key = input.fairness_key;
+  spec.priority = options.priority;
+  spec.top_logprobs = options.output.top_logprobs;
+  spec.prompt_logprobs = options.output.prompt_logprobs.has_value();
+  if (options.output.prompt_logprobs) {
+    spec.top_logprobs = std::max(spec.top_logprobs.value_or(0), *options.output.prompt_logprobs);
+  }
+  plan.wants_logprobs = options.output.top_logprobs.has_value();
+  FillSampling(options.sampling, spec);
+  FillStops(input, plan);
+  plan.text.detokenizer = {.skip_special_tokens = options.output.skip_special_tokens,
+                           .strip_leading_space = input.prompt->fresh_turn};
+  plan.text.separate_reasoning = input.reasoning == ReasoningFormat::kSeparate;
+  plan.text.prefill = input.prompt->prefill;
+  return plan;
+}
+
+absl::StatusOr<ServedModel> FindModel(const PoolView& view, const std::string& name) {
+  if (view.models.empty()) {
+    return WithRetryAfter(absl::UnavailableError("No worker is ready."), 2);
+  }
+  if (name.empty()) return view.models.front();
+  for (const ServedModel& model : view.models) {
+    if (model.name == name) return model;
+  }
+  return UnknownModel(name);
+}
+
+std::string NewRequestId() {
+  thread_local absl::BitGen random;
+  return absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random),
+                         absl::Uniform<uint64_t>(random));
+}
+
+}  // namespace behemoth::gateway

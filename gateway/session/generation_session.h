@@ -1,0 +1,113 @@
+// One /v1/chat/completions or /v1/completions request, from its body to its last byte.
+//
+// Life: made when admitted (holds the ticket) -> Start -> parse -> prepare -> generate -> reply.
+// Loop thread only. Owns everything it holds: destroying it cancels the generations and returns the
+// ticket. Before the first byte an error is an HTTP status; after it an SSE error event and the end
+// of the stream without [DONE].
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gateway/api/chat_request.h"
+#include "gateway/api/chunk_writer.h"
+#include "gateway/api/completion_request.h"
+#include "gateway/api/replies.h"
+#include "gateway/http/application.h"
+#include "gateway/session/generation.h"
+#include "gateway/session/prompt.h"
+#include "gateway/session/request_registry.h"
+#include "gateway/session/services.h"
+
+namespace behemoth::gateway {
+
+class GenerationSession final : public Exchange,
+                                public GenerationSink,
+                                public Controllable,
+                                public std::enable_shared_from_this<GenerationSession> {
+ public:
+  struct Setup {
+    const Services* services;
+    Loop* loop;
+    ChunkWriter::Kind kind;
+    std::string caller;            // the key's identity
+    std::string client_request_id;  // valid X-Request-Id, or empty
+    bool strict = false;           // Prefer: handling=strict
+    Ticket ticket;
+  };
+  explicit GenerationSession(Setup setup);
+  ~GenerationSession() override;
+
+  // Exchange
+  void Start(std::string body, std::shared_ptr<Responder> responder) override;
+  void OnGone() override;
+  void OnDrained() override;
+
+  // GenerationSink
+  void OnProgress(const ProgressEvent& progress) override;
+  void OnDelta(uint32_t choice, GenerationDelta delta) override;
+  void OnEnd(uint32_t choice, const SequenceEnd& end) override;
+  void OnPromptLogprobs(std::vector<std::optional<TokenLogprobs>> logprobs) override;
+  void OnGenerationDone(absl::Status status) override;
+
+  // Controllable
+  void EndByControl() override;
+  void EndThinkingByControl() override;
+
+ private:
+  struct Choice {
+    std::string content, reasoning;
+    std::vector<uint32_t> ids;
+    std::vector<TokenLogprobs> logprobs;
+    SequenceEnd end;
+    size_t text_offset = 0;  // code points sent before
+  };
+
+  absl::Status Parse(const std::string& body);
+  void Prepare();
+  void OnPrepared(absl::StatusOr<PreparedPrompts> prompts);
+  absl::Status Generate(PreparedPrompts prompts);
+  void BeginGenerations();
+  void Fail(absl::Status status);
+  void Close(int code);
+
+  void OpenStream();
+  void SendChunks();
+  void Beat();
+  void FinishStream();
+  void FinishReply();
+  ReplyTail Tail() const;
+  std::string ChatBody();
+  std::string CompletionBody();
+  std::string Echo(uint32_t choice) const;
+  Response WithIds(Response response) const;
+  void MeasureTokens(size_t tokens);
+
+  Setup setup_;
+  const absl::Time arrival_;
+  std::shared_ptr<Responder> responder_;
+  std::shared_ptr<const ModelText> text_;
+  ServedModel model_;
+  GenerationOptions options_;
+  ReasoningFormat reasoning_ = ReasoningFormat::kNone;
+  std::optional<uint32_t> thinking_budget_;
+  ChatPrompt chat_prompt_;
+  std::vector<RawPrompt> raw_prompts_;
+  bool add_special_tokens_ = true;
+  PreparedPrompts prompts_;
+  std::vector<std::unique_ptr<Generation>> generations_;
+  std::vector<Choice> choices_;
+  std::optional<std::vector<std::optional<TokenLogprobs>>> prompt_logprobs_;
+  ReplyHead head_;
+  std::optional<ChunkWriter> chunks_;
+  std::string out_;  // SSE bytes of this event
+  std::unique_ptr<Timer> heartbeat_;
+  ProgressEvent progress_;
+  absl::Time last_tokens_ = absl::InfinitePast();
+  size_t generations_done_ = 0;
+  bool streaming_ = false, closed_ = false, warned_ = false, paused_ = false, registered_ = false;
+};
+
+}  // namespace behemoth::gateway

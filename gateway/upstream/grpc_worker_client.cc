@@ -1,0 +1,282 @@
+#include "gateway/upstream/grpc_worker_client.h"
+
+#include <absl/synchronization/mutex.h>
+#include <absl/time/clock.h>
+#include <grpcpp/grpcpp.h>
+
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "behemoth/worker/v1/worker.grpc.pb.h"
+#include "gateway/upstream/channel.h"
+#include "gateway/upstream/worker_messages.h"
+#include "proto/support/status_convert.h"
+
+namespace behemoth::gateway {
+namespace {
+
+namespace pb = worker::v1;
+using Stub = pb::WorkerService::Stub;
+
+// Coalesces bursts, and bounds what a loop that is behind can pile up.
+constexpr size_t kReadAheadEvents = 64;
+constexpr absl::Duration kUnaryTimeout = absl::Seconds(3);
+
+// A server stream whose messages are handed to a loop. Keeps itself alive until gRPC's OnDone.
+// `Message` events are queued under the mutex and drained by one posted task at a time.
+template <typename Message>
+class StreamReader : public grpc::ClientReadReactor<Message>,
+                     public std::enable_shared_from_this<StreamReader<Message>> {
+ public:
+  using Deliver = absl::AnyInvocable<void(const Message&)>;
+  using Ended = absl::AnyInvocable<void(absl::Status)>;
+
+  StreamReader(Loop& loop, Deliver deliver, Ended ended)
+      : loop_(loop), deliver_(std::move(deliver)), ended_(std::move(ended)) {}
+
+  grpc::ClientContext& context() { return context_; }
+
+  void Begin() {
+    self_ = this->shared_from_this();
+    // The hold lets the loop's thread start a read while no operation is pending.
+    this->AddHold();
+    this->StartRead(&incoming_);
+    this->StartCall();
+  }
+
+  // Loop thread.
+  void Cancel() {
+    if (std::exchange(silent_, true)) return;
+    bool release = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      release = std::exchange(held_, false);
+    }
+    context_.TryCancel();
+    if (release) this->RemoveHold();
+  }
+
+  void Pause(bool paused) {
+    paused_ = paused;
+    if (!paused) Drain();
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    bool wake = false, release = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      reading_ = false;
+      if (ok) {
+        ready_.push_back(std::move(incoming_));
+        incoming_.Clear();
+        reading_ = ready_.size() < kReadAheadEvents;
+        wake = !std::exchange(drain_posted_, true);
+      } else {
+        release = std::exchange(held_, false);
+      }
+      if (reading_) this->StartRead(&incoming_);
+    }
+    if (wake) {
+      loop_.Post([self = this->shared_from_this()] {
+        {
+          absl::MutexLock lock(&self->mutex_);
+          self->drain_posted_ = false;
+        }
+        self->Drain();
+      });
+    }
+    if (release) this->RemoveHold();
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    loop_.Post([self = std::move(self_), status = support::FromGrpc(status)]() mutable {
+      self->status_ = std::move(status);
+      self->Drain();
+    });
+  }
+
+  // Loop thread. The observer may pause, resume or cancel from inside its own call.
+  void Drain() {
+    if (std::exchange(draining_, true)) return;
+    Take();
+    while (!paused_ && !silent_ && !backlog_.empty()) {
+      const Message message = std::move(backlog_.front());
+      backlog_.pop_front();
+      deliver_(message);
+      if (backlog_.empty()) Take();
+    }
+    draining_ = false;
+    if (paused_ || silent_ || !status_) return;
+    silent_ = true;
+    ended_(*std::move(status_));
+  }
+
+  void Take() {
+    absl::MutexLock lock(&mutex_);
+    for (auto& message : ready_) backlog_.push_back(std::move(message));
+    ready_.clear();
+    if (!paused_ && !reading_ && held_) {
+      reading_ = true;
+      this->StartRead(&incoming_);
+    }
+  }
+
+  Loop& loop_;
+  grpc::ClientContext context_;
+  std::shared_ptr<StreamReader> self_;
+  Message incoming_;
+  absl::Mutex mutex_;
+  std::vector<Message> ready_ ABSL_GUARDED_BY(mutex_);
+  bool reading_ ABSL_GUARDED_BY(mutex_) = true;
+  bool held_ ABSL_GUARDED_BY(mutex_) = true;
+  bool drain_posted_ ABSL_GUARDED_BY(mutex_) = false;
+  // Loop thread only.
+  Deliver deliver_;
+  Ended ended_;
+  std::deque<Message> backlog_;
+  std::optional<absl::Status> status_;
+  bool paused_ = false, silent_ = false, draining_ = false;
+};
+
+// A unary call that keeps itself alive; the answer is posted, or dropped without a callback.
+template <typename Request, typename Reply>
+struct UnaryCall {
+  grpc::ClientContext context;
+  Request request;
+  Reply reply;
+};
+
+class Call final : public GenerateCall {
+ public:
+  Call(std::shared_ptr<Stub> stub, const GenerateSpec& spec, GenerateObserver* observer, Loop& loop)
+      : stub_(std::move(stub)), request_(ToProto(spec)) {
+    reader_ = std::make_shared<StreamReader<pb::GenerateResponse>>(
+        loop,
+        [observer](const pb::GenerateResponse& response) {
+          if (auto event = FromProto(response)) observer->OnEvent(*std::move(event));
+        },
+        [observer](absl::Status status) { observer->OnDone(std::move(status)); });
+    if (spec.deadline != absl::InfiniteFuture()) {
+      reader_->context().set_deadline(absl::ToChronoTime(spec.deadline));
+    }
+    stub_->async()->Generate(&reader_->context(), &request_, reader_.get());
+    reader_->Begin();
+    request_.clear_prompt_ids();  // serialised by now; an idle stream need not keep it
+  }
+  ~Call() override { Cancel(); }
+
+  void Cancel() override { reader_->Cancel(); }
+  void Pause(bool paused) override { reader_->Pause(paused); }
+  void EndByControl() override {
+    pb::ControlRequest request;
+    request.mutable_cancel();
+    Control(std::move(request));
+  }
+  void ForceIds(uint32_t sequence, std::vector<uint32_t> ids) override {
+    pb::ControlRequest request;
+    request.mutable_force_ids()->set_sequence(sequence);
+    request.mutable_force_ids()->mutable_ids()->Add(ids.begin(), ids.end());
+    Control(std::move(request));
+  }
+
+ private:
+  void Control(pb::ControlRequest request) {
+    auto call = std::make_shared<UnaryCall<pb::ControlRequest, pb::ControlResponse>>();
+    call->request = std::move(request);
+    call->request.set_request_id(request_.request_id());
+    call->context.set_deadline(absl::ToChronoTime(absl::Now() + kUnaryTimeout));
+    stub_->async()->Control(&call->context, &call->request, &call->reply,
+                            [call, stub = stub_](const grpc::Status&) {});
+  }
+
+  std::shared_ptr<Stub> stub_;
+  pb::GenerateRequest request_;
+  std::shared_ptr<StreamReader<pb::GenerateResponse>> reader_;
+};
+
+// GetStatus first, then WatchLoad; GetStatus again at each change of state, and while loading, so
+// that percent and names are fresh. Loop thread only but for construction by the same thread.
+class GrpcWatch : public std::enable_shared_from_this<GrpcWatch> {
+ public:
+  GrpcWatch(std::shared_ptr<Stub> stub, WorkerWatch* watch, Loop& loop)
+      : stub_(std::move(stub)), watch_(watch), loop_(loop) {}
+
+  void Begin() {
+    AskStatus();
+    reader_ = std::make_shared<StreamReader<pb::WatchLoadResponse>>(
+        loop_, [this](const pb::WatchLoadResponse& response) { OnLoad(FromProto(response)); },
+        [this](absl::Status status) { watch_->OnLost(std::move(status)); });
+    request_.mutable_interval()->set_nanos(500'000'000);
+    stub_->async()->WatchLoad(&reader_->context(), &request_, reader_.get());
+    reader_->Begin();
+  }
+  void End() {
+    ended_ = true;
+    if (reader_) reader_->Cancel();
+  }
+
+ private:
+  void OnLoad(WorkerLoad load) {
+    const bool settled = load.state == WorkerState::kReady && load.state == last_state_;
+    last_state_ = load.state;
+    watch_->OnLoad(load);
+    if (!settled && !ended_) AskStatus();
+  }
+
+  void AskStatus() {
+    if (std::exchange(asking_, true)) return;
+    auto call = std::make_shared<UnaryCall<pb::GetStatusRequest, pb::GetStatusResponse>>();
+    call->context.set_deadline(absl::ToChronoTime(absl::Now() + kUnaryTimeout));
+    stub_->async()->GetStatus(
+        &call->context, &call->request, &call->reply,
+        [call, stub = stub_, weak = weak_from_this(), loop = &loop_](const grpc::Status& status) {
+          auto self = weak.lock();
+          if (!self) return;
+          loop->Post([self, call, ok = status.ok()] {
+            self->asking_ = false;
+            if (ok && !self->ended_) self->watch_->OnReport(FromProto(call->reply));
+          });
+        });
+  }
+
+  std::shared_ptr<Stub> stub_;
+  WorkerWatch* const watch_;
+  Loop& loop_;
+  pb::WatchLoadRequest request_;
+  std::shared_ptr<StreamReader<pb::WatchLoadResponse>> reader_;
+  WorkerState last_state_ = WorkerState::kUnknown;
+  bool asking_ = false, ended_ = false;
+};
+
+class GrpcWorkerClient final : public WorkerClient {
+ public:
+  explicit GrpcWorkerClient(const std::shared_ptr<grpc::Channel>& channel)
+      : stub_(pb::WorkerService::NewStub(channel)) {}
+
+  std::unique_ptr<GenerateCall> Generate(GenerateSpec spec, GenerateObserver* observer,
+                                         Loop& loop) override {
+    return std::make_unique<Call>(stub_, spec, observer, loop);
+  }
+
+  std::shared_ptr<void> Watch(WorkerWatch* watch, Loop& loop) override {
+    auto grpc_watch = std::make_shared<GrpcWatch>(stub_, watch, loop);
+    grpc_watch->Begin();
+    return std::shared_ptr<void>(nullptr, [grpc_watch](void*) { grpc_watch->End(); });
+  }
+
+ private:
+  std::shared_ptr<Stub> stub_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerClient>> NewGrpcWorkerClient(
+    const std::string& address, const support::ClientTlsConfig& tls) {
+  auto channel = MakeChannel(address, tls);
+  if (!channel.ok()) return channel.status();
+  return std::make_unique<GrpcWorkerClient>(*channel);
+}
+
+}  // namespace behemoth::gateway

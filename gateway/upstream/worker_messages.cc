@@ -1,0 +1,145 @@
+#include "gateway/upstream/worker_messages.h"
+
+namespace behemoth::gateway {
+namespace {
+
+namespace pb = worker::v1;
+
+WorkerState FromProto(pb::WorkerState state) {
+  switch (state) {
+    case pb::WORKER_STATE_LOADING: return WorkerState::kLoading;
+    case pb::WORKER_STATE_WARMING: return WorkerState::kWarming;
+    case pb::WORKER_STATE_READY: return WorkerState::kReady;
+    case pb::WORKER_STATE_DRAINING: return WorkerState::kDraining;
+    case pb::WORKER_STATE_FAILED: return WorkerState::kFailed;
+    default: return WorkerState::kUnknown;
+  }
+}
+
+void FillSampling(const GenerateSpec& spec, pb::SamplingParams& out) {
+  if (spec.temperature) out.set_temperature(*spec.temperature);
+  if (spec.top_p) out.set_top_p(*spec.top_p);
+  if (spec.top_k) out.set_top_k(*spec.top_k);
+  if (spec.min_p) out.set_min_p(*spec.min_p);
+  if (spec.repetition_penalty) out.set_repetition_penalty(*spec.repetition_penalty);
+  if (spec.presence_penalty) out.set_presence_penalty(*spec.presence_penalty);
+  if (spec.frequency_penalty) out.set_frequency_penalty(*spec.frequency_penalty);
+  if (spec.seed) out.set_seed(*spec.seed);
+  for (const auto& [id, bias] : spec.logit_bias) {
+    auto* entry = out.add_logit_bias();
+    entry->set_id(id);
+    entry->set_bias(bias);
+  }
+  out.mutable_allowed_ids()->Add(spec.allowed_ids.begin(), spec.allowed_ids.end());
+  out.mutable_banned_ids()->Add(spec.banned_ids.begin(), spec.banned_ids.end());
+}
+
+std::vector<IdLogprobs> FromProto(
+    const google::protobuf::RepeatedPtrField<pb::TokenLogprobs>& in) {
+  std::vector<IdLogprobs> out;
+  out.reserve(in.size());
+  for (const pb::TokenLogprobs& token : in) {
+    IdLogprobs& entry = out.emplace_back();
+    entry.logprob = token.logprob();
+    entry.rank = token.rank();
+    const int count = std::min(token.top_ids_size(), token.top_logprobs_size());
+    for (int i = 0; i < count; ++i) entry.top.emplace_back(token.top_ids(i), token.top_logprobs(i));
+  }
+  return out;
+}
+
+ProgressEvent FromProto(const pb::Progress& in) {
+  ProgressEvent out;
+  out.state = in.state() == pb::Progress::STATE_DECODING     ? ProgressEvent::State::kDecoding
+              : in.state() == pb::Progress::STATE_PREFILLING ? ProgressEvent::State::kPrefilling
+                                                             : ProgressEvent::State::kWaiting;
+  out.queue_position = in.queue_position();
+  out.prefilled_tokens = in.prefilled_tokens();
+  out.prompt_tokens = in.prompt_tokens();
+  out.cached_tokens = in.cached_tokens();
+  return out;
+}
+
+FinishEvent FromProto(const pb::Finish& in) {
+  FinishEvent out;
+  out.sequence = in.sequence();
+  out.reason = in.reason() == pb::Finish::REASON_LENGTH      ? FinishEvent::Reason::kLength
+               : in.reason() == pb::Finish::REASON_CANCELLED ? FinishEvent::Reason::kCancelled
+                                                             : FinishEvent::Reason::kStop;
+  if (in.has_matched_stop_id()) out.matched_stop_id = in.matched_stop_id();
+  out.prompt_tokens = in.usage().prompt_tokens();
+  out.cached_tokens = in.usage().cached_tokens();
+  out.completion_tokens = in.usage().completion_tokens();
+  out.queue_ms = in.timings().queue_ms();
+  out.prefill_ms = in.timings().prefill_ms();
+  out.decode_ms = in.timings().decode_ms();
+  out.first_token_ms = in.timings().first_token_ms();
+  out.preemptions = in.timings().preemptions();
+  return out;
+}
+
+}  // namespace
+
+pb::GenerateRequest ToProto(const GenerateSpec& spec) {
+  pb::GenerateRequest out;
+  out.set_request_id(spec.request_id);
+  out.mutable_prompt_ids()->Add(spec.prompt_ids.begin(), spec.prompt_ids.end());
+  FillSampling(spec, *out.mutable_sampling());
+  out.mutable_stop_token_ids()->Add(spec.stop_ids.begin(), spec.stop_ids.end());
+  if (spec.max_tokens) out.set_max_tokens(*spec.max_tokens);
+  if (spec.min_tokens > 0) out.set_min_tokens(spec.min_tokens);
+  out.set_num_sequences(spec.num_sequences);
+  out.set_ignore_eos(spec.ignore_eos);
+  out.set_include_stop_id(spec.include_stop_id);
+  out.set_cache_salt(spec.cache_salt);
+  out.set_fairness_key(spec.fairness_key);
+  if (spec.priority != 0) out.set_priority(spec.priority);
+  if (spec.top_logprobs || spec.prompt_logprobs) {
+    out.mutable_logprobs()->set_top(spec.top_logprobs.value_or(0));
+    out.mutable_logprobs()->set_prompt(spec.prompt_logprobs);
+  }
+  return out;
+}
+
+std::optional<WorkerEvent> FromProto(const pb::GenerateResponse& response) {
+  switch (response.event_case()) {
+    case pb::GenerateResponse::kProgress: return FromProto(response.progress());
+    case pb::GenerateResponse::kFinish: return FromProto(response.finish());
+    case pb::GenerateResponse::kTokens: {
+      const pb::Tokens& in = response.tokens();
+      TokensEvent out;
+      out.sequence = in.sequence();
+      out.ids.assign(in.ids().begin(), in.ids().end());
+      out.logprobs = FromProto(in.logprobs());
+      out.prompt_logprobs = FromProto(in.prompt_logprobs());
+      return out;
+    }
+    default: return std::nullopt;
+  }
+}
+
+WorkerReport FromProto(const pb::GetStatusResponse& in) {
+  WorkerReport out;
+  out.state = FromProto(in.state());
+  out.load_percent = in.load().percent();
+  if (in.load().has_eta()) {
+    out.eta = absl::Seconds(in.load().eta().seconds()) + absl::Nanoseconds(in.load().eta().nanos());
+  }
+  out.served_names.assign(in.model().served_names().begin(), in.model().served_names().end());
+  out.weights_fingerprint = in.model().weights_fingerprint();
+  out.tokenizer_fingerprint = in.model().tokenizer_fingerprint();
+  out.build = in.build();
+  out.context_tokens = in.limits().context_tokens();
+  out.vocabulary_size = in.model().vocabulary_size();
+  out.eos_ids.assign(in.model().eos_ids().begin(), in.model().eos_ids().end());
+  return out;
+}
+
+WorkerLoad FromProto(const pb::WatchLoadResponse& in) {
+  return {.state = FromProto(in.state()),
+          .running_sequences = in.running_sequences(),
+          .waiting_requests = in.waiting_requests(),
+          .kv_use = in.kv_use()};
+}
+
+}  // namespace behemoth::gateway

@@ -1,0 +1,122 @@
+// One unit of weights times one slice of activations, on a warp's 16 rows: the inner loop of the
+// decode GEMM, once with mma.sync and once with wgmma. Both add the same products in the same order
+// (k ascending, 16 at a time, fp32), and were seen to agree bit for bit.
+//
+// Issue slots per 256 int4 weights of a warp: 4 lop3 + 3 shifts + 4 subtractions + 4 scalings = 15,
+// plus padded_rows / 8 MMAs. At an H100's 26 weights per clock and SM that is 1.5 of 4 slots.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/common/ptx.cuh"
+#include "kernels/w4a16_gemm/packed_layout.h"
+
+namespace behemoth::kernels {
+
+// a * b + c on pairs of bf16, rounded once; the one bf16 arithmetic that sm_80 has too.
+__device__ inline uint32_t FmaPair(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+// Scale and offset of a lane's two rows (row, row + 8), each doubled into a pair.
+struct RowScales {
+  uint32_t scale[2];
+  uint32_t offset[2];  // -(128 + zero)
+};
+
+template <WeightKind kKind>
+__device__ inline RowScales LoadScales(uint32_t scales, int m_tile, int lane) {
+  constexpr int kBytes = BlobScaleBytes(kKind) / 32;
+  const uint32_t entry = scales + (8 * m_tile + lane / 4) * kBytes;
+  const uint32_t pair = ptx::LoadShared4(entry);
+  RowScales rows;
+  rows.scale[0] = __byte_perm(pair, 0, 0x1010);
+  rows.scale[1] = __byte_perm(pair, 0, 0x3232);
+  if constexpr (kKind == WeightKind::kInt4ZeroPoint) {
+    const uint32_t offsets = ptx::LoadShared4(entry + 4);
+    rows.offset[0] = __byte_perm(offsets, 0, 0x1010);
+    rows.offset[1] = __byte_perm(offsets, 0, 0x3232);
+  } else {
+    rows.offset[0] = rows.offset[1] = 0xc308c308u;  // -136
+  }
+  return rows;
+}
+
+// Eight nibbles -> an A fragment. 0x4300 | q is 128 + q; minus the offset is exact; times the scale
+// rounds once, as the reference dequantisation does.
+__device__ inline void Dequantise(uint32_t word, const RowScales& rows, uint32_t (&a)[4]) {
+  constexpr uint32_t kOne = 0x3f803f80u, kMinusZero = 0x80008000u;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    uint32_t biased;
+    asm("lop3.b32 %0, %1, 0x000f000f, 0x43004300, 0xea;" : "=r"(biased) : "r"(word >> (4 * i)));
+    a[i] = FmaPair(FmaPair(biased, kOne, rows.offset[i % 2]), rows.scale[i % 2], kMinusZero);
+  }
+}
+
+// Fragments of half `half` of a unit (64 columns of int4, 16 of bf16) of this warp's 16 rows.
+template <WeightKind kKind>
+struct HalfUnit {
+  static constexpr int kFragments = kKind == WeightKind::kBf16 ? 1 : 4;
+  uint32_t a[kFragments][4];
+
+  __device__ void Load(uint32_t unit, int half, int warp, int lane, const RowScales& rows) {
+    if constexpr (kKind == WeightKind::kBf16) {
+      const uint4 v = ptx::LoadShared16(unit + ((warp * 2 + half) * 32 + lane) * 16);
+      a[0][0] = v.x, a[0][1] = v.y, a[0][2] = v.z, a[0][3] = v.w;
+    } else {
+      const uint32_t blob = unit + warp / 4 * BlobBytes(kKind);
+      const uint4 v = ptx::LoadShared16(blob + ((warp % 4 * 2 + half) * 32 + lane) * 16);
+      Dequantise(v.x, rows, a[0]);
+      Dequantise(v.y, rows, a[1]);
+      Dequantise(v.z, rows, a[2]);
+      Dequantise(v.w, rows, a[3]);
+    }
+  }
+};
+
+template <WeightKind kKind>
+__device__ inline RowScales UnitScales(uint32_t unit, int warp, int lane) {
+  if constexpr (kKind == WeightKind::kBf16) {
+    return {};
+  } else {
+    constexpr int kNibbleBytes = kBlobRows * kGroupColumns / 2;
+    const uint32_t blob = unit + warp / 4 * BlobBytes(kKind);
+    return LoadScales<kKind>(blob + kNibbleBytes, warp % 4, lane);
+  }
+}
+
+// acc[j] += unit rows x tokens 8 j .. 8 j + 7.
+template <WeightKind kKind, int kRows>
+__device__ inline void MultiplyMma(float (&acc)[kRows / 8][4], uint32_t unit, uint32_t act,
+                                   int warp, int lane) {
+  const RowScales rows = UnitScales<kKind>(unit, warp, lane);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    HalfUnit<kKind> weights;
+    weights.Load(unit, half, warp, lane, rows);
+#pragma unroll
+    for (int j = 0; j < HalfUnit<kKind>::kFragments; ++j) {
+      const uint32_t chunk = act + (half * HalfUnit<kKind>::kFragments + j) * 2 * kRows * 16;
+      if constexpr (kRows == 8) {
+        uint32_t b[4];  // two of four 8x8 matrices are this k16's; the others repeat them
+        ptx::LoadMatrix4(b, chunk + lane % 16 * 16);
+        ptx::MmaBf16(acc[0], weights.a[j], b[0], b[1]);
+      } else {
+        // Matrices: (k8 0, tokens 0), (k8 1, tokens 0), (k8 0, tokens 8), (k8 1, tokens 8).
+        const uint32_t row = chunk + lane / 8 % 2 * kRows * 16 + lane / 16 * 128 + lane % 8 * 16;
+#pragma unroll
+        for (int t = 0; t < kRows / 16; ++t) {
+          uint32_t b[4];
+          ptx::LoadMatrix4(b, row + t * 256);
+          ptx::MmaBf16(acc[2 * t], weights.a[j], b[0], b[1]);
+          ptx::MmaBf16(acc[2 * t + 1], weights.a[j], b[2], b[3]);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace behemoth::kernels

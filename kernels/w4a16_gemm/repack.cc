@@ -1,0 +1,33 @@
+#include "kernels/w4a16_gemm/repack.h"
+
+#include "kernels/w4a16_gemm/packed_word.h"
+
+namespace behemoth::kernels {
+
+KernelError RepackInt4(const Int4Source& source, void* packed) {
+  if (source.n < 1 || source.k < 1 || source.k % kGroupColumns != 0) {
+    return {kInvalidArgument, "RepackInt4: k is not a multiple of 128"};
+  }
+  if (source.interleave_halves && source.n % 16 != 0) {
+    return {kInvalidArgument, "RepackInt4: interleaved n is not a multiple of 16"};
+  }
+  auto* words = static_cast<uint32_t*>(packed);
+  const int64_t count = PackedBytes(KindOf(source), source.n, source.k) / 4;
+  for (int64_t i = 0; i < count; ++i) words[i] = PackedInt4Word(source, i);
+  return {};
+}
+
+KernelError RepackBf16(const Bf16Source& source, void* packed) {
+  if (source.n < 1 || source.k < 1 || source.k % UnitColumns(WeightKind::kBf16) != 0) {
+    return {kInvalidArgument, "RepackBf16: k is not a multiple of 32"};
+  }
+  if (source.interleave_halves && source.n % 16 != 0) {
+    return {kInvalidArgument, "RepackBf16: interleaved n is not a multiple of 16"};
+  }
+  auto* words = static_cast<uint32_t*>(packed);
+  const int64_t count = PackedBytes(WeightKind::kBf16, source.n, source.k) / 4;
+  for (int64_t i = 0; i < count; ++i) words[i] = PackedBf16Word(source, i);
+  return {};
+}
+
+}  // namespace behemoth::kernels

@@ -1,0 +1,42 @@
+// From the checkpoint's layout to the packed one (packed_layout.h).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/common/bf16.h"
+#include "kernels/common/kernel_error.h"
+#include "kernels/common/launch_context.h"
+#include "kernels/w4a16_gemm/packed_layout.h"
+
+namespace behemoth::kernels {
+
+// An int4 matrix as compressed-tensors stores it ("pack-quantized").
+struct Int4Source {
+  const uint32_t* weight = nullptr;  // [n, k / 8]: column 8 i + j at bits 4 j of word i, unsigned
+  const bf16* scale = nullptr;       // [n, k / 128]
+  const uint8_t* zero_point = nullptr;  // [n, k / 128], values 0..15; null: symmetric, zero is 8
+  int n = 0;                            // any; a multiple of 16 when interleaved
+  int k = 0;                            // a multiple of 128
+  bool interleave_halves = false;       // rows are [gate; up], see SourceRow()
+};
+
+struct Bf16Source {
+  const bf16* weight = nullptr;  // [n, k]
+  int n = 0;                     // any
+  int k = 0;                     // a multiple of 32
+  bool interleave_halves = false;
+};
+
+constexpr WeightKind KindOf(const Int4Source& source) {
+  return source.zero_point != nullptr ? WeightKind::kInt4ZeroPoint : WeightKind::kInt4;
+}
+
+// Writes PackedBytes(...) bytes to `packed` (4-byte aligned). Host memory on both sides.
+KernelError RepackInt4(const Int4Source& source, void* packed);
+KernelError RepackBf16(const Bf16Source& source, void* packed);
+
+// The same on the device: all pointers are device memory, the work is enqueued. CUDA builds only.
+KernelError LaunchRepackInt4(const Int4Source& source, void* packed, const LaunchContext& context);
+KernelError LaunchRepackBf16(const Bf16Source& source, void* packed, const LaunchContext& context);
+
+}  // namespace behemoth::kernels

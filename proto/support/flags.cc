@@ -1,0 +1,130 @@
+#include "proto/support/flags.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "proto/support/version.h"
+
+namespace behemoth::support {
+namespace {
+
+constexpr std::string_view kPrefix = "BEHEMOTH_";
+
+void DashesFor(std::string& text, size_t end) {
+  std::replace(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(end), '_', '-');
+}
+
+// "max-num-seqs" -> "BEHEMOTH_MAX_NUM_SEQS".
+std::string EnvironmentName(std::string_view flag) {
+  std::string name(kPrefix);
+  for (const char c : flag) {
+    name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return name;
+}
+
+// Configuration files may spell keys with underscores, as command lines may.
+class UnderscoreConfig : public CLI::ConfigTOML {
+ public:
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    auto items = CLI::ConfigTOML::from_config(input);
+    for (auto& item : items) DashesFor(item.name, item.name.size());
+    return items;
+  }
+};
+
+std::map<std::string, std::string> Environment() {
+  std::map<std::string, std::string> values;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    const size_t equals = text.find('=');
+    if (!text.starts_with(kPrefix) || equals == text.npos || equals + 1 == text.size()) continue;
+    values.emplace(text.substr(0, equals), text.substr(equals + 1));
+  }
+  return values;
+}
+
+bool Given(const std::vector<std::string>& arguments, const std::string& flag) {
+  return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& argument) {
+    return argument == "--" + flag || argument.starts_with("--" + flag + "=");
+  });
+}
+
+// CLI11 would let the file win over the environment; as arguments, variables win over the file.
+void AddEnvironment(CLI::App& app, std::vector<std::string>& arguments) {
+  const auto environment = Environment();
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_lnames().empty()) continue;
+    const std::string flag = option->get_lnames().front();
+    if (flag == "help" || flag == "version") continue;
+    const std::string name = EnvironmentName(flag);
+    option->description(option->get_description() + " [" + name + "]");
+    const auto found = environment.find(name);
+    if (found != environment.end() && !Given(arguments, flag)) {
+      arguments.push_back("--" + flag + "=" + found->second);
+    }
+  }
+}
+
+}  // namespace
+
+Flags::Flags(std::string process, std::string description)
+    : process_(std::move(process)), app_(std::move(description), process_) {
+  app_.set_version_flag("--version", process_ + " " + Version() + " (" + Commit() + ")");
+  app_.config_formatter(std::make_shared<UnderscoreConfig>());
+  app_.allow_config_extras(CLI::config_extras_mode::error);
+  app_.set_config("--config", "", "TOML or INI file; its keys are the flags' names");
+  app_.add_option("--log-level", log_level_, "trace, debug, info, warn or error")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
+      ->capture_default_str();
+}
+
+std::optional<int> Flags::Parse(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  for (std::string& argument : arguments) {
+    if (argument.starts_with("--"))
+      DashesFor(argument, std::min(argument.find('='), argument.size()));
+  }
+  AddEnvironment(app_, arguments);
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them as a stack
+  try {
+    app_.parse(std::move(arguments));
+  } catch (const CLI::CallForHelp&) {
+    std::printf("%s", app_.help().c_str());
+    return 0;
+  } catch (const CLI::CallForVersion& version) {
+    std::printf("%s\n", version.what());
+    return 0;
+  } catch (const CLI::Error& error) {
+    std::fprintf(stderr, "%s: %s\n", process_.c_str(), error.what());
+    return 2;
+  }
+  return std::nullopt;
+}
+
+std::string Flags::Summary() const {
+  std::string summary;
+  for (const CLI::Option* option : app_.get_options()) {
+    if (option->get_lnames().empty()) continue;
+    const std::string flag = option->get_lnames().front();
+    if (flag == "help" || flag == "version") continue;
+    std::string value = option->get_default_str();
+    if (option->count() > 0) {
+      value.clear();
+      for (const std::string& result : option->results())
+        value += (value.empty() ? "" : ",") + result;
+    }
+    if (flag.find("key") != flag.npos && !value.empty()) value = "***";
+    summary += (summary.empty() ? "" : " ") + flag + "=" + value;
+  }
+  return summary;
+}
+
+}  // namespace behemoth::support

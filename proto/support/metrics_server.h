@@ -1,0 +1,33 @@
+// GET /metrics in Prometheus' text format, on its own port. Thread-safe.
+#pragma once
+
+#include <absl/status/statusor.h>
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string>
+
+namespace prometheus {
+class Exposer;
+}
+
+namespace behemoth::support {
+
+class MetricsServer {
+ public:
+  // `listen` is HOST:PORT, port 0 = any. UNAVAILABLE naming the address if it cannot be bound.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(
+      const std::string& listen, std::shared_ptr<prometheus::Registry> registry);
+  ~MetricsServer();
+  int port() const { return port_; }
+
+ private:
+  MetricsServer() = default;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  int port_ = 0;
+};
+
+// behemoth_build_info{process,version,commit} 1, in every process's registry.
+void RegisterBuildInfo(prometheus::Registry& registry, const std::string& process);
+
+}  // namespace behemoth::support

@@ -1,0 +1,73 @@
+#include <gtest/gtest.h>
+
+#include "kernels/reference/w4a16_reference.h"
+#include "kernels/w4a16_gemm/decode_gemm.h"
+
+namespace behemoth::kernels {
+namespace {
+
+constexpr DeviceLimits kH100 = {.compute_capability = 90,
+                                .sm_count = 132,
+                                .shared_bytes_per_block = 232'448,
+                                .shared_bytes_per_sm = 233'472,
+                                .l2_bytes = 50 << 20,
+                                .memory_bytes = int64_t{80} << 30};
+
+TEST(SelectDecodeGemmTest, TheMapOfAMatrixIsTheSameForEveryBatch) {
+  for (const int n : {14336, 12288, 57344, 32768, 100}) {
+    const auto one = SelectDecodeGemm({1, n, 12288, WeightKind::kInt4}, kH100);
+    ASSERT_TRUE(one.has_value());
+    for (int m = 2; m <= kMaxDecodeRows; ++m) {
+      const auto other = SelectDecodeGemm({m, n, 12288, WeightKind::kInt4}, kH100);
+      ASSERT_TRUE(other.has_value());
+      EXPECT_EQ(one->map.blocks, other->map.blocks);
+      EXPECT_EQ(one->map.tiles, other->map.tiles);
+      EXPECT_EQ(one->map.steps_per_tile, other->map.steps_per_tile);
+      EXPECT_GE(other->padded_rows, m);
+      EXPECT_LE(other->shared_bytes, 232'448u);
+    }
+  }
+}
+
+TEST(SelectDecodeGemmTest, RefusesWhatNoKernelCanDo) {
+  EXPECT_FALSE(SelectDecodeGemm({0, 256, 128, WeightKind::kInt4}, kH100).has_value());
+  EXPECT_FALSE(SelectDecodeGemm({65, 256, 128, WeightKind::kInt4}, kH100).has_value());
+  EXPECT_FALSE(SelectDecodeGemm({1, 256, 192, WeightKind::kInt4}, kH100).has_value());
+  EXPECT_FALSE(SelectDecodeGemm({1, 0, 128, WeightKind::kInt4}, kH100).has_value());
+  DeviceLimits old = kH100;
+  old.compute_capability = 80;
+  EXPECT_FALSE(SelectDecodeGemm({1, 256, 128, WeightKind::kInt4}, old).has_value());
+}
+
+TEST(StripeMapTest, StripesCoverEveryStepOnceAndOwnersAgree) {
+  for (const StripeMap map : {StripeMap{56, 96, 132}, StripeMap{3, 7, 21}, StripeMap{1, 1, 1},
+                              StripeMap{48, 224, 132}, StripeMap{5, 2, 7}}) {
+    EXPECT_EQ(map.Begin(0), 0);
+    EXPECT_EQ(map.Begin(map.blocks), map.steps());
+    for (int block = 0; block < map.blocks; ++block) {
+      EXPECT_LT(map.Begin(block), map.Begin(block + 1));
+      for (int step = map.Begin(block); step < map.Begin(block + 1); ++step) {
+        EXPECT_EQ(map.Owner(step), block);
+      }
+    }
+  }
+}
+
+TEST(RepackTest, PaddingRowsHaveZeroWeights) {
+  const std::vector<uint32_t> weight(16, 0xffffffffu);
+  const std::vector<bf16> scale(1, ToBf16(1.0f));
+  std::vector<uint32_t> packed(PackedBytes(WeightKind::kInt4, 1, 128) / 4);
+  const Int4Source source = {weight.data(), scale.data(), nullptr, 1, 128, false};
+  ASSERT_TRUE(RepackInt4(source, packed.data()).ok());
+  EXPECT_EQ(packed[0] & 0xf0u, 0x80u);  // row 8 is padding: nibble 8 is zero
+  EXPECT_EQ(packed[0] & 0xfu, 0xfu);    // row 0
+  EXPECT_EQ(packed[1024], 0x3f80u);     // scales (1, 0) of rows 0 and 8
+}
+
+TEST(RepackTest, RefusesGroupsThatDoNotFit) {
+  EXPECT_FALSE(RepackInt4({nullptr, nullptr, nullptr, 16, 64, false}, nullptr).ok());
+  EXPECT_FALSE(RepackInt4({nullptr, nullptr, nullptr, 24, 128, true}, nullptr).ok());
+}
+
+}  // namespace
+}  // namespace behemoth::kernels

@@ -1,0 +1,112 @@
+#include "tests/unit/worker/model/model_harness.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "worker/checkpoint/checkpoint.h"
+
+namespace behemoth::worker {
+
+ModelHarness::ModelHarness(const HarnessOptions& options) { Load(options); }
+
+void ModelHarness::Load(const HarnessOptions& options) {
+  auto folder = ReadModelFolder(options.folder);
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  folder_ = *std::move(folder);
+  const ModelConfig& config = folder_.config;
+  spec_ = {.limits = {.vocabulary_size = config.vocabulary_size,
+                      .context_tokens = options.context_tokens,
+                      .blocks = options.blocks,
+                      .tokens_per_block = 64,
+                      .max_sequences = options.max_sequences,
+                      .max_step_tokens = options.max_step_tokens},
+           .layers = config.layers,
+           .attention_heads = config.attention_heads,
+           .kv_heads = config.kv_heads,
+           .head_dim = config.head_dim,
+           .rope_inverse_frequencies = config.rope_inverse_frequencies,
+           .kv_type = options.kv_type,
+           .threads = options.threads};
+  auto backend = MakeCpuBackend(spec_);
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  backend_ = *std::move(backend);
+  auto checkpoint = Checkpoint::Open(options.folder, folder_.quantization);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  auto weights = LoadWeights(config, *checkpoint, *backend_, nullptr);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  auto activations = AllocateActivations(config, spec_.limits, *backend_);
+  ASSERT_TRUE(activations.ok()) << activations.status();
+  activations_ = *activations;
+  transformer_ =
+      std::make_unique<Transformer>(config, *std::move(weights), activations_, *backend_);
+}
+
+std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pieces) {
+  StepPlan plan;
+  plan.number = ++step_;
+  auto greedy = std::make_shared<SamplingParams>();
+  greedy->temperature = 0;
+  for (const Piece& piece : pieces) {
+    const SlotId slot{piece.slot};
+    if (piece.position == 0) plan.bindings.push_back({.slot = slot, .sampling = greedy});
+    plan.rows.push_back({.first_token = static_cast<int32_t>(plan.token_ids.size()),
+                         .token_count = static_cast<int32_t>(piece.tokens.size()),
+                         .position = piece.position,
+                         .first_block = static_cast<int32_t>(plan.block_ids.size()),
+                         .block_count = static_cast<int32_t>(piece.blocks.size()),
+                         .slot = slot});
+    plan.token_ids.insert(plan.token_ids.end(), piece.tokens.begin(), piece.tokens.end());
+    plan.block_ids.insert(plan.block_ids.end(), piece.blocks.begin(), piece.blocks.end());
+    if (!piece.sample) continue;
+    plan.samples.push_back(
+        {.row = static_cast<int32_t>(plan.rows.size()) - 1,
+         .slot = slot,
+         .position = piece.position + static_cast<int32_t>(piece.tokens.size())});
+  }
+  const absl::Status begun = backend_->BeginStep(plan);
+  EXPECT_TRUE(begun.ok()) << begun;
+  if (!begun.ok()) return {};
+  transformer_->Forward(static_cast<int32_t>(plan.token_ids.size()));
+  EXPECT_TRUE(backend_->EndStep().ok());
+  auto result = backend_->Collect();
+  EXPECT_TRUE(result.ok());
+  result_ = *std::move(result);
+  // Greedy sampling without masks leaves the row as the model made it.
+  std::vector<std::vector<float>> logits;
+  const auto* row = static_cast<const float*>(activations_.logits.data);
+  for (size_t i = 0; i < plan.samples.size(); ++i, row += vocabulary_size()) {
+    logits.emplace_back(row, row + vocabulary_size());
+  }
+  return logits;
+}
+
+std::vector<float> ModelHarness::LogitsAfter(const std::vector<TokenId>& tokens, int32_t chunk) {
+  const int32_t count = static_cast<int32_t>(tokens.size());
+  std::vector<std::vector<float>> logits;
+  for (int32_t at = 0; at < count; at += chunk) {
+    const int32_t end = std::min(count, at + chunk);
+    logits = Step({{.tokens = {tokens.begin() + at, tokens.begin() + end},
+                    .position = at,
+                    .blocks = Table(0, (count + 63) / 64),
+                    .sample = end == count}});
+  }
+  return logits.empty() ? std::vector<float>() : logits.front();
+}
+
+std::vector<BlockId> ModelHarness::Table(int32_t first, int32_t count) {
+  std::vector<BlockId> table;
+  for (int32_t i = 0; i < count; ++i) table.push_back(BlockId{first + i});
+  return table;
+}
+
+std::vector<TokenId> SomeTokens(int32_t count, int32_t vocabulary_size, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<TokenId> tokens(count);
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % vocabulary_size);
+  return tokens;
+}
+
+}  // namespace behemoth::worker

@@ -1,0 +1,67 @@
+// A loaded model with nothing before it: plans are made by hand and raw logits can be read.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/device/backend.h"
+#include "worker/model/activations.h"
+#include "worker/model/transformer.h"
+#include "worker/runner/model_folder.h"
+
+namespace behemoth::worker {
+
+struct HarnessOptions {
+  std::string folder;
+  int32_t context_tokens = 256;
+  int32_t max_sequences = 8;
+  int32_t max_step_tokens = 256;
+  int32_t blocks = 32;
+  int32_t threads = 2;
+  KvType kv_type = KvType::kFloat32;
+};
+
+// One sequence's part of a step.
+struct Piece {
+  int32_t slot = 0;
+  std::vector<TokenId> tokens;
+  int32_t position = 0;
+  std::vector<BlockId> blocks;  // the whole table
+  bool sample = true;
+};
+
+class ModelHarness {
+ public:
+  // Fails the test, and leaves ok() false, if the model does not load.
+  explicit ModelHarness(const HarnessOptions& options);
+  bool ok() const { return transformer_ != nullptr; }
+  int32_t vocabulary_size() const { return folder_.config.vocabulary_size; }
+  const ModelConfig& config() const { return folder_.config; }
+
+  // Runs one step, greedy; the raw logits of each piece that samples, in order.
+  std::vector<std::vector<float>> Step(const std::vector<Piece>& pieces);
+  // Logits after the last of `tokens`, computed in chunks of at most `chunk` in blocks of its own.
+  std::vector<float> LogitsAfter(const std::vector<TokenId>& tokens, int32_t chunk);
+  // A table of `count` consecutive blocks.
+  static std::vector<BlockId> Table(int32_t first, int32_t count);
+  // What the last Step sampled.
+  const StepResult& result() const { return result_; }
+
+ private:
+  void Load(const HarnessOptions& options);
+
+  ModelFolder folder_;
+  BackendSpec spec_;
+  std::unique_ptr<Backend> backend_;
+  Activations activations_;
+  std::unique_ptr<Transformer> transformer_;
+  StepResult result_;
+  StepNumber step_ = 0;
+};
+
+// Ids that are some prompt, the same for the same seed.
+std::vector<TokenId> SomeTokens(int32_t count, int32_t vocabulary_size, uint32_t seed);
+
+}  // namespace behemoth::worker

@@ -1,0 +1,26 @@
+// Where weights come from: a checkpoint folder, or a seed. One tensor or projection per call, so
+// that loading never holds more than one layer on the host.
+//
+// Thread-compatible. Errors name the file and the tensor.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <string>
+
+#include "worker/checkpoint/linear_weights.h"
+
+namespace behemoth::worker {
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  // An unquantized tensor of exactly [rows, cols] (or [cols] if rows is 1), by its full name.
+  virtual absl::StatusOr<DenseMatrix> ReadDense(const std::string& name, int32_t rows,
+                                                int32_t cols) = 0;
+  // The projection `module` ("model.layers.0.mlp.up_proj"), quantized or not.
+  virtual absl::StatusOr<LinearWeights> ReadLinear(const std::string& module, int32_t out,
+                                                   int32_t in) = 0;
+};
+
+}  // namespace behemoth::worker

@@ -1,0 +1,218 @@
+// The reference backend: float activations, a step done when EndStep returns.
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "worker/device/backend.h"
+#include "worker/device/cpu/cpu_linear.h"
+#include "worker/device/cpu/paged_cache.h"
+#include "worker/device/cpu/step_inputs.h"
+#include "worker/device/cpu/thread_team.h"
+#include "worker/device/cpu/vector_loops.h"
+#include "worker/sampling/sampler.h"
+
+namespace behemoth::worker {
+namespace {
+
+using cpu::CpuLinear;
+using cpu::LogitRow;
+using cpu::StepInputs;
+
+float* Floats(const Tensor& tensor) { return static_cast<float*>(tensor.data); }
+
+float* Row(const Tensor& tensor, int64_t row) { return Floats(tensor) + row * tensor.cols; }
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(const BackendSpec& spec)
+      : spec_(spec),
+        team_(spec.threads),
+        cache_(spec),
+        slots_(spec.limits.max_sequences, SamplerState(spec.limits.vocabulary_size)) {}
+
+  absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse) override {
+    memory_.emplace_back(static_cast<size_t>(rows) * cols);
+    return Tensor{memory_.back().data(), rows, cols};
+  }
+
+  absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts) override {
+    absl::StatusOr<CpuLinear> linear = CpuLinear::Make(std::move(parts));
+    if (!linear.ok()) return linear.status();
+    return Keep(*std::move(linear));
+  }
+
+  absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) override {
+    const DenseMatrix wide = cpu::WithoutFloat16(gain);
+    std::vector<float> floats(static_cast<size_t>(gain.cols));
+    const float* row = cpu::DenseRow(wide, 0, floats.data());
+    if (row != floats.data()) std::copy_n(row, floats.size(), floats.begin());
+    gains_.push_back(std::move(floats));
+    return static_cast<GainHandle>(gains_.size() - 1);
+  }
+
+  absl::StatusOr<TableHandle> AddTable(DenseMatrix table) override {
+    tables_.push_back(cpu::WithoutFloat16(std::move(table)));
+    return static_cast<TableHandle>(tables_.size() - 1);
+  }
+
+  LinearHandle TableAsLinear(TableHandle table) override {
+    return Keep(CpuLinear(&tables_[static_cast<size_t>(table)]));
+  }
+
+  absl::Status BeginStep(const StepPlan& plan) override {
+    if (absl::Status legal = cpu::CheckBindings(plan, spec_.limits); !legal.ok()) return legal;
+    for (const SlotBinding& binding : plan.bindings) {
+      slots_[static_cast<size_t>(binding.slot)].Bind(binding);
+    }
+    for (const BlockCopy& copy : plan.copies) cache_.Copy(copy.from, copy.to);
+    return step_.Load(plan, spec_, slots_);
+  }
+
+  void Embed(TableHandle handle, Tensor out) override {
+    const DenseMatrix& table = tables_[static_cast<size_t>(handle)];
+    for (int64_t t = 0; t < out.rows; ++t) {
+      const float* row = cpu::DenseRow(table, step_.token_ids[t], Row(out, t));
+      if (row != Row(out, t)) std::copy_n(row, out.cols, Row(out, t));
+    }
+  }
+
+  void RmsNorm(Tensor x, GainHandle handle, float epsilon, Tensor out) override {
+    const float* gain = gains_[static_cast<size_t>(handle)].data();
+    for (int64_t t = 0; t < x.rows; ++t) {
+      const float* in = Row(x, t);
+      const float mean = cpu::SumOfSquares(in, x.cols) / static_cast<float>(x.cols);
+      const float scale = 1.0f / std::sqrt(mean + epsilon);
+      float* result = Row(out, t);
+      for (int32_t c = 0; c < x.cols; ++c) result[c] = gain[c] * (in[c] * scale);
+    }
+  }
+
+  void Linear(Tensor x, LinearHandle weight, Tensor out) override {
+    RunLinear(x, weight, Floats(out), /*accumulate=*/false);
+  }
+
+  void LinearAdd(Tensor x, LinearHandle weight, Tensor residual) override {
+    RunLinear(x, weight, Floats(residual), /*accumulate=*/true);
+  }
+
+  void LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) override {
+    gate_up_.resize(std::max(gate_up_.size(), size_t{2} * out.cols * spec_.limits.max_step_tokens));
+    RunLinear(x, gate_up, gate_up_.data(), /*accumulate=*/false);
+    for (int64_t t = 0; t < x.rows; ++t) {
+      const float* gate = gate_up_.data() + 2 * t * out.cols;
+      const float* up = gate + out.cols;
+      float* result = Row(out, t);
+      for (int32_t c = 0; c < out.cols; ++c) {
+        result[c] = gate[c] / (1.0f + std::exp(-gate[c])) * up[c];
+      }
+    }
+  }
+
+  void RopeAndStore(int32_t layer, Tensor qkv) override {
+    const int32_t rotated_heads = spec_.attention_heads + spec_.kv_heads;
+    const int32_t half = spec_.head_dim / 2;
+    for (int64_t t = 0; t < qkv.rows; ++t) {
+      const float* cosine = step_.cosines.data() + t * half;
+      const float* sine = step_.sines.data() + t * half;
+      for (int32_t h = 0; h < rotated_heads; ++h) {
+        float* head = Row(qkv, t) + int64_t{h} * spec_.head_dim;
+        for (int32_t i = 0; i < half; ++i) {
+          const float first = head[i], second = head[i + half];
+          head[i] = first * cosine[i] - second * sine[i];
+          head[i + half] = second * cosine[i] + first * sine[i];
+        }
+      }
+      const float* k = Row(qkv, t) + int64_t{spec_.attention_heads} * spec_.head_dim;
+      cache_.Store(layer, step_.places[t], k, k + int64_t{spec_.kv_heads} * spec_.head_dim);
+    }
+  }
+
+  void Attention(int32_t layer, Tensor qkv, Tensor out) override {
+    cache_.Attend(team_, layer, step_.places, Floats(qkv), Floats(out));
+  }
+
+  int32_t LogitPasses() const override { return static_cast<int32_t>(step_.passes.size()); }
+
+  Tensor GatherLogitRows(int32_t pass, Tensor x, Tensor out) override {
+    const std::vector<LogitRow>& rows = step_.passes[pass];
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(Row(x, rows[i].token), x.cols, Row(out, static_cast<int64_t>(i)));
+    }
+    return out.FirstRows(static_cast<int32_t>(rows.size()));
+  }
+
+  void Sample(int32_t pass, Tensor logits) override {
+    const std::vector<LogitRow>& rows = step_.passes[pass];
+    team_.Run(static_cast<int32_t>(rows.size()), [&](int32_t, int32_t begin, int32_t end) {
+      for (int32_t i = begin; i < end; ++i) {
+        const std::span<float> row(Row(logits, i), static_cast<size_t>(logits.cols));
+        const LogitRow& wanted = rows[i];
+        if (pass == 0) {
+          SamplerState& slot = slots_[static_cast<size_t>(wanted.slot)];
+          step_.result.samples[wanted.result] = slot.Sample(row, wanted.position);
+        } else {
+          step_.result.prompt_logprobs[wanted.prompt][wanted.result] =
+              ScoreToken(row, wanted.successor, wanted.top_logprobs);
+        }
+      }
+    });
+  }
+
+  absl::Status EndStep() override {
+    results_.push_back(std::move(step_.result));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<StepResult> Collect() override {
+    if (results_.empty()) return absl::FailedPreconditionError("no step was submitted");
+    StepResult result = std::move(results_.front());
+    results_.pop_front();
+    return result;
+  }
+
+ private:
+  LinearHandle Keep(CpuLinear linear) {
+    linears_.push_back(std::move(linear));
+    const size_t in = static_cast<size_t>(linears_.back().in());
+    row_scratch_.resize(std::max(row_scratch_.size(), in * team_.size()));
+    gathered_.resize(std::max(gathered_.size(), in * spec_.limits.max_step_tokens));
+    return static_cast<LinearHandle>(linears_.size() - 1);
+  }
+
+  void RunLinear(Tensor x, LinearHandle weight, float* y, bool accumulate) {
+    linears_[static_cast<size_t>(weight)].Run(team_, {.x = Floats(x),
+                                                      .tokens = x.rows,
+                                                      .y = y,
+                                                      .accumulate = accumulate,
+                                                      .gathered = gathered_.data(),
+                                                      .rows = row_scratch_.data()});
+  }
+
+  const BackendSpec spec_;
+  cpu::ThreadTeam team_;
+  cpu::PagedCache cache_;
+  std::vector<SamplerState> slots_;
+  std::deque<std::vector<float>> memory_;
+  std::deque<CpuLinear> linears_;
+  std::deque<DenseMatrix> tables_;  // CpuLinear may point into it: a deque does not move
+  std::vector<std::vector<float>> gains_;
+  std::vector<float> row_scratch_, gathered_, gate_up_;
+  StepInputs step_;
+  std::deque<StepResult> results_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendSpec& spec) {
+  if (spec.limits.tokens_per_block != cpu::kTokensPerBlock) {
+    return absl::InternalError(absl::StrCat("the cpu backend's blocks hold ",
+                                            cpu::kTokensPerBlock, " tokens"));
+  }
+  return std::make_unique<CpuBackend>(spec);
+}
+
+}  // namespace behemoth::worker

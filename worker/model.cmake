@@ -1,0 +1,16 @@
+# The model side of the worker: checkpoints, forward pass, backends, samplers, runner.
+find_library(RE2_LIBRARY re2 REQUIRED)
+behemoth_library(behemoth_worker_model
+  SOURCES checkpoint/checkpoint.cc checkpoint/int4_readers.cc checkpoint/json_fields.cc
+          checkpoint/quantization_config.cc checkpoint/random_weights.cc checkpoint/safetensors.cc
+          checkpoint/safetensors_header.cc
+          device/cpu/cpu_backend.cc device/cpu/cpu_linear.cc device/cpu/paged_cache.cc
+          device/cpu/step_inputs.cc device/cpu/thread_team.cc device/cpu/vector_loops.cc
+          model/activations.cc model/model_config.cc model/transformer.cc model/weights.cc
+          runner/model_folder.cc runner/model_loader.cc runner/transformer_runner.cc
+          sampling/sampler.cc sampling/stages.cc
+  LIBS absl::status absl::statusor absl::strings absl::time nlohmann_json::nlohmann_json
+       ${RE2_LIBRARY} Threads::Threads)
+# Multiply and add stay apart, and the loops are the product: -O3 whatever the build type says.
+set_source_files_properties(device/cpu/vector_loops.cc PROPERTIES
+  COMPILE_OPTIONS "-O3;-ffp-contract=off")

@@ -1,0 +1,37 @@
+// A transformer's weights as handles of a backend, and the one place that knows the checkpoint's
+// tensor names.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <functional>
+#include <vector>
+
+#include "worker/checkpoint/weight_source.h"
+#include "worker/device/backend.h"
+#include "worker/model/model_config.h"
+
+namespace behemoth::worker {
+
+struct LayerWeights {
+  GainHandle attention_norm{};
+  LinearHandle qkv{};  // q over k over v
+  LinearHandle attention_out{};
+  GainHandle mlp_norm{};
+  LinearHandle gate_up{};  // gate over up
+  LinearHandle down{};
+};
+
+struct TransformerWeights {
+  TableHandle embedding{};
+  std::vector<LayerWeights> layers;
+  GainHandle final_norm{};
+  LinearHandle head{};  // the embedding itself if tied
+};
+
+// Reads and packs one layer at a time; `on_layer(done)` after each, `done` from 1 to the layers.
+absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config, WeightSource& source,
+                                               Backend& backend,
+                                               const std::function<void(int32_t)>& on_layer);
+
+}  // namespace behemoth::worker

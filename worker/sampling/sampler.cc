@@ -1,0 +1,157 @@
+#include "worker/sampling/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "worker/sampling/philox.h"
+#include "worker/sampling/stages.h"
+
+namespace behemoth::worker {
+namespace {
+
+constexpr float kRemoved = -std::numeric_limits<float>::infinity();
+constexpr float kBiasThatBans = -100.0f;  // the OpenAI API's meaning of its lower limit
+
+bool IsUsable(std::span<const float> logits) {
+  return std::all_of(logits.begin(), logits.end(),
+                     [](float logit) { return logit < std::numeric_limits<float>::infinity(); });
+}
+
+// Lowest id of the largest logit.
+TokenId ArgMax(std::span<const float> logits) {
+  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+// Inverse of the distribution function in order of ids; the sums in double, so that the last id is
+// reached only by its own mass.
+TokenId DrawFrom(std::span<const float> logits, double uniform) {
+  const float largest = logits[ArgMax(logits)];
+  const auto mass = [&](float logit) { return std::exp(static_cast<double>(logit - largest)); };
+  double total = 0;
+  for (const float logit : logits) {
+    if (logit != kRemoved) total += mass(logit);
+  }
+  const double target = uniform * total;
+  double below = 0;
+  TokenId last = 0;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] == kRemoved) continue;
+    below += mass(logits[id]);
+    last = static_cast<TokenId>(id);
+    if (below > target) break;
+  }
+  return last;
+}
+
+}  // namespace
+
+SamplerState::SamplerState(int32_t vocabulary_size)
+    : params_(std::make_shared<const SamplingParams>()),
+      output_counts_(vocabulary_size),
+      in_prompt_(vocabulary_size) {}
+
+void SamplerState::Bind(const SlotBinding& binding) {
+  params_ = binding.sampling;
+  sequence_ = binding.sequence;
+  output_length_ = 0;
+  last_token_ = -1;
+  std::fill(output_counts_.begin(), output_counts_.end(), 0);
+  std::fill(in_prompt_.begin(), in_prompt_.end(), 0);
+  for (const TokenId id : binding.prompt) in_prompt_[id] = 1;
+  for (const TokenId id : binding.output) Count(id);
+  is_allowed_.clear();
+  if (!params_->allowed_ids.empty()) {
+    is_allowed_.assign(in_prompt_.size(), 0);
+    for (const TokenId id : params_->allowed_ids) is_allowed_[id] = 1;
+  }
+}
+
+void SamplerState::Count(TokenId token) {
+  ++output_counts_[token];
+  ++output_length_;
+  last_token_ = token;
+}
+
+void SamplerState::ApplyMasks(std::span<float> logits) const {
+  for (size_t id = 0; id < is_allowed_.size(); ++id) {
+    if (!is_allowed_[id]) logits[id] = kRemoved;
+  }
+  for (const TokenId id : params_->banned_ids) logits[id] = kRemoved;
+  if (output_length_ < params_->min_tokens) {
+    for (const TokenId id : params_->stop_ids) logits[id] = kRemoved;
+  }
+  for (const TokenBias& entry : params_->logit_bias) {
+    logits[entry.id] = entry.bias <= kBiasThatBans ? kRemoved : logits[entry.id] + entry.bias;
+  }
+}
+
+void SamplerState::ApplyPenalties(std::span<float> logits) const {
+  const SamplingParams& p = *params_;
+  if (p.repetition_penalty == 1 && p.frequency_penalty == 0 && p.presence_penalty == 0) return;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    const int32_t count = output_counts_[id];
+    if (count == 0 && !in_prompt_[id]) continue;
+    float& logit = logits[id];
+    logit = logit > 0 ? logit / p.repetition_penalty : logit * p.repetition_penalty;
+    logit -= p.frequency_penalty * static_cast<float>(count);
+    if (count > 0) logit -= p.presence_penalty;
+  }
+}
+
+SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
+  const SamplingParams& p = *params_;
+  SampleResult result;
+  result.finite = IsUsable(logits);
+  if (!result.finite) return result;
+  std::vector<float> raw;
+  if (p.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
+
+  ApplyMasks(logits);
+  ApplyPenalties(logits);
+  const float largest = logits[ArgMax(logits)];
+  result.finite = std::isfinite(largest);  // -inf: everything is masked
+  if (!result.finite) return result;
+  if (p.temperature == 0) {
+    result.token = ArgMax(logits);
+  } else {
+    sampling::Temperature(logits, p.temperature);
+    if (p.min_p > 0) sampling::MinP(logits, p.min_p);
+    if (p.top_k > 0) sampling::TopK(logits, p.top_k, heap_);
+    if (p.top_p < 1) sampling::TopP(logits, p.top_p, heap_);
+    result.token = DrawFrom(logits, UniformDraw(p.seed, sequence_, position));
+  }
+  Count(result.token);
+  if (p.top_logprobs >= 0) result.logprobs = ScoreToken(raw, result.token, p.top_logprobs);
+  return result;
+}
+
+TokenLogprobs ScoreToken(std::span<const float> logits, TokenId token, int32_t top) {
+  const float largest = logits[ArgMax(logits)];
+  double mass = 0;
+  int32_t before = 0;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    mass += std::exp(static_cast<double>(logits[id] - largest));
+    const bool earlier = static_cast<TokenId>(id) < token;
+    before += logits[id] > logits[token] || (earlier && logits[id] == logits[token]);
+  }
+  const double normalizer = static_cast<double>(largest) + std::log(mass);
+  const auto logprob = [&](TokenId id) { return static_cast<float>(logits[id] - normalizer); };
+
+  TokenLogprobs score;
+  score.logprob = logprob(token);
+  score.rank = before + 1;
+  const size_t count = std::min<size_t>(static_cast<size_t>(std::max(top, 0)), logits.size());
+  if (count == 0) return score;
+  std::vector<TokenId> ids(logits.size());
+  for (size_t id = 0; id < ids.size(); ++id) ids[id] = static_cast<TokenId>(id);
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count), ids.end(),
+                    [&](TokenId a, TokenId b) {
+                      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+                    });
+  score.top_ids.assign(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count));
+  for (const TokenId id : score.top_ids) score.top_logprobs.push_back(logprob(id));
+  return score;
+}
+
+}  // namespace behemoth::worker

@@ -1,0 +1,51 @@
+// From one row of logits to one token. The stages, their order and their exact meaning: README.md.
+//
+// A SamplerState is what a slot remembers between steps: its request's parameters and how often each
+// token has occurred. Bound when a sequence takes the slot, advanced by every sampled token.
+// Thread-compatible: different states may be used by different threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "worker/ids.h"
+#include "worker/sampling/sampling_params.h"
+#include "worker/schedule/step_plan.h"
+
+namespace behemoth::worker {
+
+class SamplerState {
+ public:
+  explicit SamplerState(int32_t vocabulary_size);
+
+  // Forgets the slot's last sequence. Ids of the binding are below the vocabulary size.
+  void Bind(const SlotBinding& binding);
+  // The token sampled last; what kPendingToken stands for. Before the first, -1.
+  TokenId last_token() const { return last_token_; }
+  const SamplingParams& params() const { return *params_; }
+
+  // Consumes `logits`, [vocabulary]. Counts the token it returns. If no token survives the masks,
+  // or a logit is NaN or +inf, `finite` is false and nothing is counted.
+  SampleResult Sample(std::span<float> logits, int32_t position);
+
+ private:
+  void ApplyMasks(std::span<float> logits) const;
+  void ApplyPenalties(std::span<float> logits) const;
+  void Count(TokenId token);
+
+  std::shared_ptr<const SamplingParams> params_;
+  int32_t sequence_ = 0;
+  int32_t output_length_ = 0;
+  TokenId last_token_ = -1;
+  std::vector<int32_t> output_counts_;  // [vocabulary]
+  std::vector<uint8_t> in_prompt_;      // [vocabulary]
+  std::vector<uint8_t> is_allowed_;     // [vocabulary], or empty = all
+  std::vector<float> heap_;             // scratch of the truncating stages
+};
+
+// The raw distribution's view of `token`: log softmax, rank, and the `top` most likely ids.
+TokenLogprobs ScoreToken(std::span<const float> logits, TokenId token, int32_t top);
+
+}  // namespace behemoth::worker
