@@ -20,8 +20,11 @@ work=$(mktemp -d "$root/build/third_party/.sentencepiece.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 if [ -z "$archive" ]; then
-  /usr/bin/env python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: \
-    --no-build-isolation -d "$work" "sentencepiece==$version" >"$work/pip.log" 2>&1 ||
+  # pip reads an archive's metadata before it hands it out; for that it needs setuptools and wheel.
+  { python3 -m venv "$work/venv" &&
+    "$work/venv/bin/pip" install -q --disable-pip-version-check setuptools wheel &&
+    "$work/venv/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: \
+      --no-build-isolation -d "$work" "sentencepiece==$version"; } >"$work/pip.log" 2>&1 ||
     { cat "$work/pip.log" >&2; echo "sentencepiece $version could not be fetched" >&2; exit 1; }
   archive="$work/sentencepiece-$version.tar.gz"
 fi
