@@ -11,13 +11,13 @@ namespace {
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
-const Buckets kFirstToken = {.001, .005, .01, .02, .04, .06, .08, .1,  .25, .5,  .75,
+const Buckets kFirstToken = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
                              1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
 // A 123B model makes a token in 15 to 40 ms: vLLM's edges and SGLang's together resolve that.
 const Buckets kInterToken = {.002, .004, .006, .008, .01, .015, .02, .025, .03, .035, .04, .05,
                              .06,  .075, .08,  .1,   .15, .2,   .3,  .4,   .5,  .6,   .75, .8,
                              1,    2,    2.5,  4,    5,   6,    7.5, 8,    10,  20,   40,  80};
-const Buckets kRequest = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,  15,  20,
+const Buckets kRequest = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
                           30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 
 }  // namespace
@@ -40,15 +40,15 @@ struct Probe::Families {
         request(Seconds(r, "behemoth_e2e_request_latency_seconds",
                         "From a generation request's arrival to its end.", kRequest)) {}
 
-  static prometheus::Family<prometheus::Counter>& Counter(prometheus::Registry& r,
-                                                          const char* name, const char* help) {
+  static prometheus::Family<prometheus::Counter>& Counter(prometheus::Registry& r, const char* name,
+                                                          const char* help) {
     return prometheus::BuildCounter().Name(name).Help(help).Register(r);
   }
   static prometheus::Gauge& Gauge(prometheus::Registry& r, const char* name, const char* help) {
     return prometheus::BuildGauge().Name(name).Help(help).Register(r).Add({});
   }
-  static prometheus::Histogram& Seconds(prometheus::Registry& r, const char* name,
-                                        const char* help, const Buckets& buckets) {
+  static prometheus::Histogram& Seconds(prometheus::Registry& r, const char* name, const char* help,
+                                        const Buckets& buckets) {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(r).Add({}, buckets);
   }
 

@@ -15,11 +15,11 @@ class Probe {
   ~Probe();
 
   void OnRequest(std::string_view endpoint, int code, double seconds);
-  void OnFirstToken(double seconds);                 // since the request's arrival
-  void OnTokensAfter(double seconds, int tokens);    // since the tokens before
+  void OnFirstToken(double seconds);               // since the request's arrival
+  void OnTokensAfter(double seconds, int tokens);  // since the tokens before
   void OnUsage(int prompt_tokens, int cached_tokens, int generated_tokens);
-  void OnRejected(std::string_view reason);          // key, key_limit, full, draining, no_worker, ...
-  void OnCancelled(std::string_view stage);          // body, tokenizing, waiting, decoding
+  void OnRejected(std::string_view reason);  // key, key_limit, full, draining, no_worker, ...
+  void OnCancelled(std::string_view stage);  // body, tokenizing, waiting, decoding
   void OnSlowReader();
   void OnConnections(int change);
   void OnInFlight(int change);

@@ -33,22 +33,21 @@ absl::StatusOr<Ticket> Admission::Enter(const std::string& key, absl::Time now) 
   }
   Share& share = shares_[key];
   if (limits_.key_in_flight > 0 && share.in_flight >= limits_.key_in_flight) {
-    return WithKeyLimit(WithRetryAfter(
-        absl::ResourceExhaustedError(absl::StrCat("This key already has ", limits_.key_in_flight,
-                                                  " requests in flight.")),
-        1));
+    return WithKeyLimit(
+        WithRetryAfter(absl::ResourceExhaustedError(absl::StrCat(
+                           "This key already has ", limits_.key_in_flight, " requests in flight.")),
+                       1));
   }
   if (const double burst = limits_.key_requests_per_minute; burst > 0) {
     const double earned = absl::ToDoubleSeconds(now - share.refilled) * burst / 60;
-    share.tokens = share.refilled == absl::InfinitePast() ? burst
-                                                          : std::min(burst, share.tokens + earned);
+    share.tokens =
+        share.refilled == absl::InfinitePast() ? burst : std::min(burst, share.tokens + earned);
     share.refilled = now;
     if (share.tokens < 1) {
       const int wait_s = static_cast<int>(std::ceil((1 - share.tokens) * 60 / burst));
       return WithKeyLimit(WithRetryAfter(
-          absl::ResourceExhaustedError(absl::StrCat("This key may send ",
-                                                    limits_.key_requests_per_minute,
-                                                    " requests per minute.")),
+          absl::ResourceExhaustedError(absl::StrCat(
+              "This key may send ", limits_.key_requests_per_minute, " requests per minute.")),
           wait_s));
     }
     share.tokens -= 1;

@@ -16,7 +16,7 @@ namespace behemoth::gateway {
 namespace {
 
 std::pair<int64_t, int64_t> StampOf(const std::string& file) {
-  struct stat found {};
+  struct stat found{};
   if (stat(file.c_str(), &found) != 0) return {0, -1};
   return {found.st_mtim.tv_sec * int64_t{1'000'000'000} + found.st_mtim.tv_nsec, found.st_size};
 }
@@ -86,8 +86,7 @@ std::optional<std::string> ApiKeys::Identify(std::optional<std::string_view> aut
     for (const Digest& known : from_file_) compare(known);
   }
   if (!found || key.empty()) return std::nullopt;
-  return absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(digest.data()), 8));
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), 8));
 }
 
 }  // namespace behemoth::gateway

@@ -23,11 +23,11 @@ namespace behemoth::gateway {
 class Responder {
  public:
   virtual ~Responder() = default;
-  virtual void Send(Response response) = 0;      // a whole reply
-  virtual void BeginStream(Response head) = 0;   // head.body is not used
+  virtual void Send(Response response) = 0;        // a whole reply
+  virtual void BeginStream(Response head) = 0;     // head.body is not used
   virtual void Write(std::string_view bytes) = 0;  // leaves at once if the socket takes it
-  virtual void End(bool keep_alive) = 0;         // of a stream
-  virtual size_t queued_bytes() const = 0;       // written and not yet taken by the socket
+  virtual void End(bool keep_alive) = 0;           // of a stream
+  virtual size_t queued_bytes() const = 0;         // written and not yet taken by the socket
 };
 
 class Exchange {

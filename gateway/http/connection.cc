@@ -47,11 +47,16 @@ void Connection::Close() {
 
 int Connection::TimeoutMs(State state) const {
   switch (state) {
-    case State::kIdle: return setup_.limits->idle_timeout_ms;
-    case State::kHead: return setup_.limits->head_timeout_ms;
-    case State::kBody: return setup_.limits->body_timeout_ms;
-    case State::kLinger: return setup_.limits->linger_timeout_ms;
-    default: return 0;  // an exchange has its own deadline
+    case State::kIdle:
+      return setup_.limits->idle_timeout_ms;
+    case State::kHead:
+      return setup_.limits->head_timeout_ms;
+    case State::kBody:
+      return setup_.limits->body_timeout_ms;
+    case State::kLinger:
+      return setup_.limits->linger_timeout_ms;
+    default:
+      return 0;  // an exchange has its own deadline
   }
 }
 
@@ -236,10 +241,9 @@ void Connection::Flush() {
     setup_.application->OnSlowReader();
     Close();
   });
-  setup_.transport->Write(writing_.data(), writing_.size(),
-                          [self = shared_from_this()](auto error, size_t) {
-                            self->OnWritten(error);
-                          });
+  setup_.transport->Write(
+      writing_.data(), writing_.size(),
+      [self = shared_from_this()](auto error, size_t) { self->OnWritten(error); });
 }
 
 void Connection::OnWritten(boost::system::error_code error) {

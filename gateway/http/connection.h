@@ -1,10 +1,10 @@
 // One client connection: reads requests one after the other, answers them in order.
 //
-// States: kIdle -> kHead -> kBody -> kExchange -> kIdle ... -> kLinger -> kClosed. Loop thread only;
-// kept alive by its own pending operations and by the server's list until kClosed.
-// Always reading, also during an exchange: that is how a client that goes away is noticed at once.
-// What a client pipelines waits, up to the size of one head; more stops the reading until the reply
-// is done. A write that does not end in write_timeout_ms, or a queue over queue_bytes, is a slow
+// States: kIdle -> kHead -> kBody -> kExchange -> kIdle ... -> kLinger -> kClosed. Loop thread
+// only; kept alive by its own pending operations and by the server's list until kClosed. Always
+// reading, also during an exchange: that is how a client that goes away is noticed at once. What a
+// client pipelines waits, up to the size of one head; more stops the reading until the reply is
+// done. A write that does not end in write_timeout_ms, or a queue over queue_bytes, is a slow
 // reader: the exchange is cancelled and the connection cut.
 #pragma once
 
@@ -69,8 +69,8 @@ class Connection final : public Responder, public std::enable_shared_from_this<C
   std::unique_ptr<Timer> timer_, write_timer_;
   std::optional<RequestParser> parser_;
   std::shared_ptr<Exchange> exchange_;
-  std::string in_;        // read and not yet consumed
-  std::string scratch_;   // where the pending read goes
+  std::string in_;       // read and not yet consumed
+  std::string scratch_;  // where the pending read goes
   std::string out_, writing_;
   bool reading_ = false, retired_ = false, keep_alive_ = false, chunked_ = false;
   bool streaming_ = false, head_only_ = false, close_after_write_ = false;

@@ -140,8 +140,8 @@ RequestParser::Step RequestParser::FeedHead(std::string_view input, size_t& cons
   consumed += grammar_->put(boost::asio::buffer(block.data(), block.size()), error);
   if (error == http::error::need_more) error = {};
   if (grammar_->body_too_large) {
-    return Fail(413, absl::StrCat("The request's body is larger than ", limits_.body_bytes,
-                                  " bytes."));
+    return Fail(413,
+                absl::StrCat("The request's body is larger than ", limits_.body_bytes, " bytes."));
   }
   if (grammar_->too_many_headers || error == http::error::header_limit) {
     return Fail(431, absl::StrCat("The request has more than ", limits_.header_count, " headers."));
@@ -160,16 +160,16 @@ RequestParser::Step RequestParser::CheckHead() {
     return Fail(400, "The request needs exactly one Host header.");
   }
   if (const auto expect = head.Find("expect");
-      expect && !absl::EqualsIgnoreCase(absl::string_view(expect->data(), expect->size()),
-                                        "100-continue")) {
+      expect &&
+      !absl::EqualsIgnoreCase(absl::string_view(expect->data(), expect->size()), "100-continue")) {
     return Fail(417, "Only the expectation 100-continue is known.");
   }
   // Beast refuses a length beside it; a coding other than one final "chunked" would otherwise be
   // taken for a body that ends with the connection.
   if (const auto coding = head.Find("transfer-encoding");
-      coding && (!absl::EqualsIgnoreCase(absl::string_view(coding->data(), coding->size()),
-                                         "chunked") ||
-                 CountHeader(head.headers, "transfer-encoding") > 1)) {
+      coding &&
+      (!absl::EqualsIgnoreCase(absl::string_view(coding->data(), coding->size()), "chunked") ||
+       CountHeader(head.headers, "transfer-encoding") > 1)) {
     return Fail(501, "The only transfer coding known is chunked.");
   }
   // The same check as Beast's, should its order of fields ever matter.
@@ -186,12 +186,12 @@ RequestParser::Step RequestParser::CheckHead() {
 RequestParser::Step RequestParser::FeedBody(std::string_view input, size_t& consumed) {
   while (!grammar_->is_done()) {
     error_code error;
-    const size_t taken = grammar_->put(
-        boost::asio::buffer(input.data() + consumed, input.size() - consumed), error);
+    const size_t taken =
+        grammar_->put(boost::asio::buffer(input.data() + consumed, input.size() - consumed), error);
     consumed += taken;
     if (grammar_->body_too_large) {
-      return Fail(413, absl::StrCat("The request's body is larger than ", limits_.body_bytes,
-                                    " bytes."));
+      return Fail(
+          413, absl::StrCat("The request's body is larger than ", limits_.body_bytes, " bytes."));
     }
     if (error == http::error::need_more || (!error && taken == 0)) {
       // Only a chunk's own line can be incomplete here; it is held to the bound of a head.

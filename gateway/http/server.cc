@@ -122,14 +122,14 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
   void Accept() {
     if (stopping_) return;
     AsioLoop& loop = loops_->Next();
-    acceptor_.async_accept(loop.io(), [self = shared_from_this(), &loop](error_code error,
-                                                                         tcp::socket socket) {
-      if (self->stopping_) return;
-      if (error == boost::asio::error::operation_aborted) return;
-      if (error) return self->PauseAccepting();  // out of descriptors: others must end first
-      self->Serve(std::move(socket), loop);
-      self->Accept();
-    });
+    acceptor_.async_accept(
+        loop.io(), [self = shared_from_this(), &loop](error_code error, tcp::socket socket) {
+          if (self->stopping_) return;
+          if (error == boost::asio::error::operation_aborted) return;
+          if (error) return self->PauseAccepting();  // out of descriptors: others must end first
+          self->Serve(std::move(socket), loop);
+          self->Accept();
+        });
   }
 
   void PauseAccepting() {
@@ -181,7 +181,7 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
   LoopGroup* const loops_;
   Application* const application_;
   std::optional<ssl::context> tls_;
-  tcp::acceptor acceptor_;            // loop 0 only, like the two below
+  tcp::acceptor acceptor_;  // loop 0 only, like the two below
   boost::asio::steady_timer pause_;
   bool stopping_ = false;
   int port_ = 0;

@@ -16,7 +16,7 @@
 namespace behemoth::gateway {
 
 struct HttpServerConfig {
-  std::string listen;              // "127.0.0.1:8000", "[::]:0"
+  std::string listen;               // "127.0.0.1:8000", "[::]:0"
   std::string cert_file, key_file;  // PEM; both = HTTPS, TLS 1.2 or newer
   HttpLimits limits;
 };

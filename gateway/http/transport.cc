@@ -16,8 +16,7 @@ class Plain final : public Transport {
  public:
   explicit Plain(tcp::socket socket) : socket_(std::move(socket)) {}
   void Handshake(Done done) override {
-    boost::asio::post(socket_.get_executor(),
-                      [done = std::move(done)]() mutable { done({}, 0); });
+    boost::asio::post(socket_.get_executor(), [done = std::move(done)]() mutable { done({}, 0); });
   }
   void Read(char* to, size_t size, Done done) override {
     socket_.async_read_some(boost::asio::buffer(to, size), std::move(done));
@@ -43,9 +42,8 @@ class Tls final : public Transport {
   Tls(tcp::socket socket, boost::asio::ssl::context& context)
       : stream_(std::move(socket), context) {}
   void Handshake(Done done) override {
-    stream_.async_handshake(
-        boost::asio::ssl::stream_base::server,
-        [done = std::move(done)](error_code error) mutable { done(error, 0); });
+    stream_.async_handshake(boost::asio::ssl::stream_base::server,
+                            [done = std::move(done)](error_code error) mutable { done(error, 0); });
   }
   void Read(char* to, size_t size, Done done) override {
     stream_.async_read_some(boost::asio::buffer(to, size), std::move(done));

@@ -14,8 +14,8 @@ class Transport {
   using Done = absl::AnyInvocable<void(boost::system::error_code, size_t)>;
   virtual ~Transport() = default;
   virtual void Handshake(Done done) = 0;
-  virtual void Read(char* to, size_t size, Done done) = 0;            // some
-  virtual void Write(const char* from, size_t size, Done done) = 0;   // all
+  virtual void Read(char* to, size_t size, Done done) = 0;           // some
+  virtual void Write(const char* from, size_t size, Done done) = 0;  // all
   virtual void ShutdownSend() = 0;
   virtual void Close() = 0;
 };

@@ -20,8 +20,20 @@
 namespace behemoth::gateway {
 
 enum class FrontDoor::Action {
-  kChat, kCompletions, kRender, kTokenize, kDetokenize,  // these read a JSON body
-  kModels, kModel, kPresets, kCancel, kEndThinking, kHealth, kLive, kVersion, kLoad
+  kChat,
+  kCompletions,
+  kRender,
+  kTokenize,
+  kDetokenize,  // these read a JSON body
+  kModels,
+  kModel,
+  kPresets,
+  kCancel,
+  kEndThinking,
+  kHealth,
+  kLive,
+  kVersion,
+  kLoad
 };
 
 // "*" stands for one or more characters, slashes included: a model's name has them.
@@ -83,12 +95,18 @@ bool IsJson(std::string_view content_type) {
 
 std::string_view NameOf(WorkerState state) {
   switch (state) {
-    case WorkerState::kLoading: return "loading";
-    case WorkerState::kWarming: return "warming";
-    case WorkerState::kReady: return "ready";
-    case WorkerState::kDraining: return "draining";
-    case WorkerState::kFailed: return "failed";
-    case WorkerState::kUnknown: break;
+    case WorkerState::kLoading:
+      return "loading";
+    case WorkerState::kWarming:
+      return "warming";
+    case WorkerState::kReady:
+      return "ready";
+    case WorkerState::kDraining:
+      return "draining";
+    case WorkerState::kFailed:
+      return "failed";
+    case WorkerState::kUnknown:
+      break;
   }
   return "no_worker";
 }
@@ -119,7 +137,8 @@ Response FrontDoor::Refuse(int status, std::string_view message) {
 
 absl::StatusOr<std::string> FrontDoor::Caller(const RequestHead& head) const {
   if (services_->keys->open()) return "";
-  if (CountHeader(head.headers, "authorization") > 1 || CountHeader(head.headers, "x-api-key") > 1) {
+  if (CountHeader(head.headers, "authorization") > 1 ||
+      CountHeader(head.headers, "x-api-key") > 1) {
     return WrongKey("More than one API key was sent.");
   }
   auto caller = services_->keys->Identify(head.Find("authorization"), head.Find("x-api-key"));
@@ -128,7 +147,7 @@ absl::StatusOr<std::string> FrontDoor::Caller(const RequestHead& head) const {
 }
 
 Application::Verdict FrontDoor::Open(const Route& route, std::string_view id,
-                                       const RequestHead& head, Loop& loop) {
+                                     const RequestHead& head, Loop& loop) {
   std::string caller;
   if (!route.is_public) {
     auto known = Caller(head);
@@ -140,23 +159,30 @@ Application::Verdict FrontDoor::Open(const Route& route, std::string_view id,
   }
   if (route.ReadsBody()) return OpenBody(route, head, std::move(caller), loop);
   switch (route.action) {
-    case Action::kModels: return Counted(route, Models());
-    case Action::kModel: return Counted(route, Model(id));
-    case Action::kPresets: return Counted(route, {.body = services_->presets->ToJson()});
-    case Action::kHealth: return Counted(route, Health());
-    case Action::kLoad: return Counted(route, Load());
+    case Action::kModels:
+      return Counted(route, Models());
+    case Action::kModel:
+      return Counted(route, Model(id));
+    case Action::kPresets:
+      return Counted(route, {.body = services_->presets->ToJson()});
+    case Action::kHealth:
+      return Counted(route, Health());
+    case Action::kLoad:
+      return Counted(route, Load());
     case Action::kVersion:
       return Counted(route, {.body = nlohmann::json{{"version", support::Version()},
                                                     {"commit", support::Commit()}}
                                          .dump()});
     case Action::kCancel:
-    case Action::kEndThinking: return Counted(route, Control(route, id, caller));
-    default: return Counted(route, {.body = "{}"});
+    case Action::kEndThinking:
+      return Counted(route, Control(route, id, caller));
+    default:
+      return Counted(route, {.body = "{}"});
   }
 }
 
 Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& head,
-                                           std::string caller, Loop& loop) {
+                                         std::string caller, Loop& loop) {
   if (const auto coding = head.Find("content-encoding"); coding && *coding != "identity") {
     return Refuse(415, "Content-Encoding is not taken: send the body as it is.");
   }
@@ -166,13 +192,14 @@ Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& 
   auto ticket = services_->admission->Enter(caller, loop.Now());
   if (!ticket.ok()) {
     const ApiError error = ToApiError(ticket.status());
-    services_->probe->OnRejected(error.http == 429                   ? "key_limit"
+    services_->probe->OnRejected(error.http == 429                  ? "key_limit"
                                  : services_->admission->draining() ? "draining"
-                                                                     : "full");
+                                                                    : "full");
     return Counted(route, ErrorResponse(error));
   }
   const auto prefer = head.Find("prefer");
-  const bool strict = prefer && absl::StrContains(absl::AsciiStrToLower(View(*prefer)), "handling=strict");
+  const bool strict =
+      prefer && absl::StrContains(absl::AsciiStrToLower(View(*prefer)), "handling=strict");
   switch (route.action) {
     case Action::kChat:
     case Action::kCompletions: {
@@ -223,14 +250,14 @@ Response FrontDoor::Health() const {
   const bool tokenizer = services_->tokenizer->available() && services_->text->Get() != nullptr;
   const bool draining = services_->admission->draining();
   const bool ready = !draining && tokenizer && view.usable > 0;
-  nlohmann::json body = {
-      {"status", ready ? "ready" : "unavailable"},
-      {"state", draining ? "draining" : view.usable > 0 && !tokenizer ? "no_tokenizer"
-                                                                      : NameOf(view.best_state)},
-      {"load_percent", view.load_percent},
-      {"eta_s", nullptr},
-      {"workers", {{"known", view.workers}, {"usable", view.usable}}},
-      {"tokenizer", tokenizer}};
+  nlohmann::json body = {{"status", ready ? "ready" : "unavailable"},
+                         {"state", draining                        ? "draining"
+                                   : view.usable > 0 && !tokenizer ? "no_tokenizer"
+                                                                   : NameOf(view.best_state)},
+                         {"load_percent", view.load_percent},
+                         {"eta_s", nullptr},
+                         {"workers", {{"known", view.workers}, {"usable", view.usable}}},
+                         {"tokenizer", tokenizer}};
   if (view.eta) body["eta_s"] = absl::ToDoubleSeconds(*view.eta);
   Response response{.status = ready ? 200 : 503, .body = body.dump()};
   if (!ready) response.headers.emplace_back("Retry-After", "1");

@@ -42,9 +42,9 @@ void Generation::OnTokens(const TokensEvent& event) {
   if (!event.prompt_logprobs.empty()) {
     std::vector<std::optional<TokenLogprobs>> prompt;
     for (size_t i = 0; i < event.prompt_logprobs.size() && i < plan_.spec.prompt_ids.size(); ++i) {
-      prompt.push_back(i == 0 ? std::nullopt
-                              : std::optional(Scored(plan_.spec.prompt_ids[i],
-                                                     event.prompt_logprobs[i])));
+      prompt.push_back(
+          i == 0 ? std::nullopt
+                 : std::optional(Scored(plan_.spec.prompt_ids[i], event.prompt_logprobs[i])));
     }
     sink_->OnPromptLogprobs(std::move(prompt));
   }
@@ -62,9 +62,9 @@ void Generation::OnTokens(const TokensEvent& event) {
   sink_->OnDelta(first_choice_ + event.sequence, std::move(delta));
   if (stopped) {
     const auto stop = sequence.text.matched_stop();
-    End(event.sequence, {.reason = FinishReason::kStop,
-                         .stop = {.text = stop ? std::optional<std::string>(*stop)
-                                               : std::nullopt}});
+    End(event.sequence,
+        {.reason = FinishReason::kStop,
+         .stop = {.text = stop ? std::optional<std::string>(*stop) : std::nullopt}});
   }
 }
 
@@ -83,17 +83,17 @@ bool Generation::TakeId(Sequence& sequence, uint32_t index, uint32_t id, Generat
 }
 
 void Generation::OnFinish(const FinishEvent& event) {
-  timings_ = {.queue_ms = event.queue_ms,
-              .prefill_ms = event.prefill_ms,
-              .decode_ms = event.decode_ms,
-              .ttft_ms = event.first_token_ms,
-              .tokens_per_second = event.decode_ms > 0 && event.completion_tokens > 1
-                                       ? (event.completion_tokens - 1) * 1000 / event.decode_ms
-                                       : 0,
-              .cached_tokens = event.cached_tokens,
-              .prefill_tokens = event.prompt_tokens - std::min(event.prompt_tokens,
-                                                               event.cached_tokens),
-              .preemptions = event.preemptions};
+  timings_ = {
+      .queue_ms = event.queue_ms,
+      .prefill_ms = event.prefill_ms,
+      .decode_ms = event.decode_ms,
+      .ttft_ms = event.first_token_ms,
+      .tokens_per_second = event.decode_ms > 0 && event.completion_tokens > 1
+                               ? (event.completion_tokens - 1) * 1000 / event.decode_ms
+                               : 0,
+      .cached_tokens = event.cached_tokens,
+      .prefill_tokens = event.prompt_tokens - std::min(event.prompt_tokens, event.cached_tokens),
+      .preemptions = event.preemptions};
   usage_.cached_tokens = std::max(usage_.cached_tokens, event.cached_tokens);
   if (event.sequence >= sequences_.size() || sequences_[event.sequence].ended) return;
   Sequence& sequence = sequences_[event.sequence];

@@ -2,7 +2,8 @@
 //
 // Life: constructed -> Start -> sink calls -> OnGenerationDone, once; destroying it cancels. Loop
 // thread only. Knows no JSON and no HTTP.
-// A text stop ends its sequence here and now; when all have ended, the worker's stream is cancelled.
+// A text stop ends its sequence here and now; when all have ended, the worker's stream is
+// cancelled.
 #pragma once
 
 #include <absl/status/status.h>
@@ -28,8 +29,8 @@ struct GenerationPlan {
   std::vector<std::pair<std::string, uint32_t>> control_stops;
   std::vector<uint32_t> user_stop_ids;
   bool wants_logprobs = false;
-  std::optional<uint32_t> thinking_budget;     // tokens
-  std::vector<uint32_t> end_thinking_ids;      // what closes the block
+  std::optional<uint32_t> thinking_budget;  // tokens
+  std::vector<uint32_t> end_thinking_ids;   // what closes the block
 };
 
 // Text and tokens of one sequence that arrived together.
@@ -60,8 +61,12 @@ class Generation final : public GenerateObserver {
   Generation(GenerationPlan plan, uint32_t first_choice, GenerationSink* sink);
 
   void Start(WorkerPool& pool, Loop& loop);
-  void Pause(bool paused) { if (call_) call_->Pause(paused); }
-  void EndByControl() { if (call_) call_->EndByControl(); }
+  void Pause(bool paused) {
+    if (call_) call_->Pause(paused);
+  }
+  void EndByControl() {
+    if (call_) call_->EndByControl();
+  }
   void EndThinking(const std::vector<uint32_t>& ids);
   // Before Start: after `tokens` of thinking, `ids` are forced. Once per sequence.
   void SetBudget(uint32_t tokens, std::vector<uint32_t> ids) {

@@ -46,8 +46,7 @@ void FillStops(const PlanInput& input, GenerationPlan& plan) {
   plan.text.include_stop_in_output = stop.include_in_output;
   plan.spec.ignore_eos = stop.ignore_eos;
   // Hidden special tokens stay hidden: their ids need not travel.
-  plan.spec.include_stop_id =
-      stop.include_in_output && !input.options->output.skip_special_tokens;
+  plan.spec.include_stop_id = stop.include_in_output && !input.options->output.skip_special_tokens;
 }
 
 }  // namespace

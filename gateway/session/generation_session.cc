@@ -235,7 +235,8 @@ void GenerationSession::OnGenerationDone(absl::Status status) {
   options_.output.stream ? FinishStream() : FinishReply();
 }
 
-// ---- Streaming -----------------------------------------------------------------------------------
+// ---- Streaming
+// -----------------------------------------------------------------------------------
 
 void GenerationSession::OpenStream() {
   if (std::exchange(streaming_, true)) return;
@@ -282,8 +283,8 @@ void GenerationSession::Beat() {
   if (progress_.state == ProgressEvent::State::kWaiting) {
     absl::StrAppend(&out_, ": waiting queue_position=", progress_.queue_position, "\n\n");
   } else {
-    absl::StrAppend(&out_, ": prefilled=", progress_.prefilled_tokens, "/",
-                    progress_.prompt_tokens, "\n\n");
+    absl::StrAppend(&out_, ": prefilled=", progress_.prefilled_tokens, "/", progress_.prompt_tokens,
+                    "\n\n");
   }
   SendChunks();
 }
@@ -303,7 +304,8 @@ void GenerationSession::FinishStream() {
   Close(200);
 }
 
-// ---- Whole replies and ends ----------------------------------------------------------------------
+// ---- Whole replies and ends
+// ----------------------------------------------------------------------
 
 ReplyTail GenerationSession::Tail() const {
   ReplyTail tail;
@@ -314,7 +316,8 @@ ReplyTail GenerationSession::Tail() const {
     tail.usage.completion_tokens += usage.completion_tokens;
     tail.usage.reasoning_tokens += usage.reasoning_tokens;
   }
-  if (options_.output.return_timings && !generations_.empty()) tail.timings = generations_.front()->timings();
+  if (options_.output.return_timings && !generations_.empty())
+    tail.timings = generations_.front()->timings();
   tail.prompt_logprobs = prompt_logprobs_;
   tail.warnings = options_.warnings;
   return tail;
@@ -325,7 +328,9 @@ std::string GenerationSession::ChatBody() {
   for (uint32_t i = 0; i < choices_.size(); ++i) {
     Choice& from = choices_[i];
     ChatChoice& to = choices.emplace_back();
-    to = {.index = i, .content = std::move(from.content), .finish = from.end.reason,
+    to = {.index = i,
+          .content = std::move(from.content),
+          .finish = from.end.reason,
           .stop_reason = std::move(from.end.stop)};
     if (reasoning_ == ReasoningFormat::kSeparate) to.reasoning = std::move(from.reasoning);
     if (options_.output.top_logprobs) to.logprobs = std::move(from.logprobs);
@@ -341,8 +346,11 @@ std::string GenerationSession::CompletionBody() {
   for (uint32_t i = 0; i < choices_.size(); ++i) {
     Choice& from = choices_[i];
     CompletionChoice& to = choices.emplace_back();
-    to = {.index = i, .text = std::move(from.content), .finish = from.end.reason,
-          .stop_reason = std::move(from.end.stop), .logprobs_text_offset = from.text_offset};
+    to = {.index = i,
+          .text = std::move(from.content),
+          .finish = from.end.reason,
+          .stop_reason = std::move(from.end.stop),
+          .logprobs_text_offset = from.text_offset};
     if (reasoning_ == ReasoningFormat::kSeparate) to.reasoning = std::move(from.reasoning);
     if (options_.output.top_logprobs) to.logprobs = std::move(from.logprobs);
     if (options_.output.return_token_ids) {
@@ -400,10 +408,10 @@ void GenerationSession::Close(int code) {
 
 void GenerationSession::OnGone() {
   if (closed_) return;
-  setup_.services->probe->OnCancelled(!responder_                                  ? "body"
-                                      : generations_.empty()                       ? "tokenizing"
+  setup_.services->probe->OnCancelled(!responder_                            ? "body"
+                                      : generations_.empty()                 ? "tokenizing"
                                       : last_tokens_ == absl::InfinitePast() ? "waiting"
-                                                                                   : "decoding");
+                                                                             : "decoding");
   const auto alive = shared_from_this();
   Close(499);
   generations_.clear();  // called by the connection, never from inside a generation
@@ -421,13 +429,14 @@ void GenerationSession::EndThinkingByControl() {
   if (closed_ || generations_.empty()) return;
   std::vector<EncodeInput> inputs(1);
   inputs[0].segments.push_back({.text = "\n</think>\n\n"});
-  setup_.services->tokenizer->Encode(
-      std::move(inputs), setup_.loop->Now() + absl::Seconds(5), *setup_.loop,
-      [weak = weak_from_this()](absl::StatusOr<IdLists> ids) {
-        const auto self = weak.lock();
-        if (!self || self->closed_ || !ids.ok()) return;
-        for (auto& generation : self->generations_) generation->EndThinking(ids->front());
-      });
+  setup_.services->tokenizer->Encode(std::move(inputs), setup_.loop->Now() + absl::Seconds(5),
+                                     *setup_.loop,
+                                     [weak = weak_from_this()](absl::StatusOr<IdLists> ids) {
+                                       const auto self = weak.lock();
+                                       if (!self || self->closed_ || !ids.ok()) return;
+                                       for (auto& generation : self->generations_)
+                                         generation->EndThinking(ids->front());
+                                     });
 }
 
 }  // namespace behemoth::gateway

@@ -32,9 +32,9 @@ class GenerationSession final : public Exchange,
     const Services* services;
     Loop* loop;
     ChunkWriter::Kind kind;
-    std::string caller;            // the key's identity
+    std::string caller;             // the key's identity
     std::string client_request_id;  // valid X-Request-Id, or empty
-    bool strict = false;           // Prefer: handling=strict
+    bool strict = false;            // Prefer: handling=strict
     Ticket ticket;
   };
   explicit GenerationSession(Setup setup);

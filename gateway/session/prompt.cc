@@ -87,9 +87,9 @@ void PrepareRaw(const Services& services, const ModelText& text, std::vector<Raw
         return !text.vocabulary->table->contains(id);
       });
       if (bad != ids->end()) {
-        status = InvalidField("prompt", absl::StrCat("The token id ", *bad,
-                                                     " is not in the vocabulary of ",
-                                                     text.vocabulary->table->size(), " ids."));
+        status = InvalidField("prompt",
+                              absl::StrCat("The token id ", *bad, " is not in the vocabulary of ",
+                                           text.vocabulary->table->size(), " ids."));
       }
       prepared[i].ids = std::move(*ids);
       continue;
@@ -97,8 +97,7 @@ void PrepareRaw(const Services& services, const ModelText& text, std::vector<Raw
     prepared[i].text = std::get<std::string>(std::move(prompts[i]));
     prepared[i].prefill = OpenTurn(prepared[i].text, *text.vocabulary);
     EncodeInput input{.add_special_tokens = add_special_tokens};
-    input.segments.push_back(
-        {.kind = TextSegment::Kind::kMarkedText, .text = prepared[i].text});
+    input.segments.push_back({.kind = TextSegment::Kind::kMarkedText, .text = prepared[i].text});
     inputs.push_back(std::move(input));
     owner.push_back(i);
   }
@@ -109,14 +108,14 @@ void PrepareRaw(const Services& services, const ModelText& text, std::vector<Raw
     });
     return;
   }
-  services.tokenizer->Encode(
-      std::move(inputs), deadline, loop,
-      [prepared = std::move(prepared), owner = std::move(owner),
-       done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
-        if (!ids.ok()) return done(ids.status());
-        for (size_t i = 0; i < owner.size(); ++i) prepared[owner[i]].ids = std::move((*ids)[i]);
-        done(std::move(prepared));
-      });
+  services.tokenizer->Encode(std::move(inputs), deadline, loop,
+                             [prepared = std::move(prepared), owner = std::move(owner),
+                              done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
+                               if (!ids.ok()) return done(ids.status());
+                               for (size_t i = 0; i < owner.size(); ++i)
+                                 prepared[owner[i]].ids = std::move((*ids)[i]);
+                               done(std::move(prepared));
+                             });
 }
 
 }  // namespace behemoth::gateway

@@ -18,8 +18,8 @@ namespace behemoth::gateway {
 
 struct PreparedPrompt {
   std::vector<uint32_t> ids;
-  std::string text;        // as rendered or as sent; empty for a prompt of ids
-  std::string prefill;     // what the assistant's turn already holds
+  std::string text;         // as rendered or as sent; empty for a prompt of ids
+  std::string prefill;      // what the assistant's turn already holds
   bool fresh_turn = false;  // the next token begins an assistant's turn of the template
 };
 

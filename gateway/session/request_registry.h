@@ -20,7 +20,7 @@ namespace behemoth::gateway {
 class Controllable {
  public:
   virtual ~Controllable() = default;
-  virtual void EndByControl() = 0;        // on its loop
+  virtual void EndByControl() = 0;  // on its loop
   virtual void EndThinkingByControl() = 0;
 };
 

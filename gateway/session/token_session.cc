@@ -92,9 +92,9 @@ absl::Status TokenSession::Detokenize(const std::string& body) {
   std::string text;
   for (const uint32_t id : request->tokens) {
     if (!table.contains(id)) {
-      return InvalidField("tokens", absl::StrCat("The token id ", id,
-                                                 " is not in the vocabulary of ", table.size(),
-                                                 " ids."));
+      return InvalidField(
+          "tokens", absl::StrCat("The token id ", id, " is not in the vocabulary of ", table.size(),
+                                 " ids."));
     }
     detokenizer.Push(id, text);
   }

@@ -59,8 +59,7 @@ std::vector<std::string> Discovery::Resolve() {
     }
     const size_t colon = target.rfind(':');
     auto& last = last_[target];
-    auto fresh =
-        Lookup(target.substr(kDns.size(), colon - kDns.size()), target.substr(colon + 1));
+    auto fresh = Lookup(target.substr(kDns.size(), colon - kDns.size()), target.substr(colon + 1));
     if (!fresh.empty()) last = std::move(fresh);
     all.insert(all.end(), last.begin(), last.end());
   }

@@ -52,9 +52,15 @@ pb::EncodeRequest ToProto(std::vector<EncodeInput> inputs) {
     for (TextSegment& segment : input.segments) {
       pb::Segment& piece = *entry.add_segments();
       switch (segment.kind) {
-        case TextSegment::Kind::kText: piece.set_text(std::move(segment.text)); break;
-        case TextSegment::Kind::kMarkedText: piece.set_marked_text(std::move(segment.text)); break;
-        case TextSegment::Kind::kControl: piece.set_control_id(segment.control_id); break;
+        case TextSegment::Kind::kText:
+          piece.set_text(std::move(segment.text));
+          break;
+        case TextSegment::Kind::kMarkedText:
+          piece.set_marked_text(std::move(segment.text));
+          break;
+        case TextSegment::Kind::kControl:
+          piece.set_control_id(segment.control_id);
+          break;
       }
     }
   }
@@ -94,12 +100,11 @@ struct Shared : std::enable_shared_from_this<Shared> {
   void Fetch() {
     auto call = std::make_shared<UnaryCall<pb::GetVocabularyRequest, pb::GetVocabularyResponse>>();
     call->context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
-    stub->async()->GetVocabulary(&call->context, &call->request, &call->reply,
-                                 [self = shared_from_this(), call](const grpc::Status& status) {
-                                   self->loop->Post([self, call, ok = status.ok()] {
-                                     self->OnFetched(ok, call->reply);
-                                   });
-                                 });
+    stub->async()->GetVocabulary(
+        &call->context, &call->request, &call->reply,
+        [self = shared_from_this(), call](const grpc::Status& status) {
+          self->loop->Post([self, call, ok = status.ok()] { self->OnFetched(ok, call->reply); });
+        });
   }
 
   void OnFetched(bool ok, const pb::GetVocabularyResponse& reply) {

@@ -82,7 +82,7 @@ class GenerateObserver {
 class GenerateCall {
  public:
   virtual ~GenerateCall() = default;
-  virtual void Cancel() = 0;         // the observer hears nothing more
+  virtual void Cancel() = 0;            // the observer hears nothing more
   virtual void Pause(bool paused) = 0;  // stops reading from the worker: backpressure
   // Control: both act on the worker that runs the request; failures show in the stream.
   virtual void EndByControl() = 0;  // -> FinishEvent kCancelled for every sequence

@@ -7,12 +7,18 @@ namespace pb = worker::v1;
 
 WorkerState FromProto(pb::WorkerState state) {
   switch (state) {
-    case pb::WORKER_STATE_LOADING: return WorkerState::kLoading;
-    case pb::WORKER_STATE_WARMING: return WorkerState::kWarming;
-    case pb::WORKER_STATE_READY: return WorkerState::kReady;
-    case pb::WORKER_STATE_DRAINING: return WorkerState::kDraining;
-    case pb::WORKER_STATE_FAILED: return WorkerState::kFailed;
-    default: return WorkerState::kUnknown;
+    case pb::WORKER_STATE_LOADING:
+      return WorkerState::kLoading;
+    case pb::WORKER_STATE_WARMING:
+      return WorkerState::kWarming;
+    case pb::WORKER_STATE_READY:
+      return WorkerState::kReady;
+    case pb::WORKER_STATE_DRAINING:
+      return WorkerState::kDraining;
+    case pb::WORKER_STATE_FAILED:
+      return WorkerState::kFailed;
+    default:
+      return WorkerState::kUnknown;
   }
 }
 
@@ -34,8 +40,7 @@ void FillSampling(const GenerateSpec& spec, pb::SamplingParams& out) {
   out.mutable_banned_ids()->Add(spec.banned_ids.begin(), spec.banned_ids.end());
 }
 
-std::vector<IdLogprobs> FromProto(
-    const google::protobuf::RepeatedPtrField<pb::TokenLogprobs>& in) {
+std::vector<IdLogprobs> FromProto(const google::protobuf::RepeatedPtrField<pb::TokenLogprobs>& in) {
   std::vector<IdLogprobs> out;
   out.reserve(in.size());
   for (const pb::TokenLogprobs& token : in) {
@@ -103,8 +108,10 @@ pb::GenerateRequest ToProto(const GenerateSpec& spec) {
 
 std::optional<WorkerEvent> FromProto(const pb::GenerateResponse& response) {
   switch (response.event_case()) {
-    case pb::GenerateResponse::kProgress: return FromProto(response.progress());
-    case pb::GenerateResponse::kFinish: return FromProto(response.finish());
+    case pb::GenerateResponse::kProgress:
+      return FromProto(response.progress());
+    case pb::GenerateResponse::kFinish:
+      return FromProto(response.finish());
     case pb::GenerateResponse::kTokens: {
       const pb::Tokens& in = response.tokens();
       TokensEvent out;
@@ -114,7 +121,8 @@ std::optional<WorkerEvent> FromProto(const pb::GenerateResponse& response) {
       out.prompt_logprobs = FromProto(in.prompt_logprobs());
       return out;
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 

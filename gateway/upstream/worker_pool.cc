@@ -86,7 +86,8 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
 
   void Set(std::vector<std::string> addresses) {
     absl::MutexLock lock(&mutex_);
-    for (auto& member : members_) member->leaving = !absl::c_linear_search(addresses, member->address);
+    for (auto& member : members_)
+      member->leaving = !absl::c_linear_search(addresses, member->address);
     for (const std::string& address : addresses) {
       if (absl::c_any_of(members_, [&](const auto& m) { return m->address == address; })) continue;
       auto client = factory_(address);
@@ -102,8 +103,7 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
     Sweep();
   }
 
-  std::shared_ptr<Member> Pick(const std::string& model,
-                               const std::vector<const Member*>& tried) {
+  std::shared_ptr<Member> Pick(const std::string& model, const std::vector<const Member*>& tried) {
     absl::MutexLock lock(&mutex_);
     std::shared_ptr<Member> best;
     for (const auto& member : members_) {
@@ -159,9 +159,9 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
 
   // Reports are half a second old, so what we sent since then counts by our own books.
   static std::tuple<uint32_t, double> Cost(const Member& member) {
-    return {std::max(member.in_flight,
-                     member.load.running_sequences + member.load.waiting_requests),
-            member.load.kv_use};
+    return {
+        std::max(member.in_flight, member.load.running_sequences + member.load.waiting_requests),
+        member.load.kv_use};
   }
 
   static void AddModels(const WorkerReport& report, PoolView& view) {

@@ -26,7 +26,7 @@ namespace behemoth::gateway {
 
 struct WorkerPoolConfig {
   absl::Duration ejection = absl::Seconds(2);
-  absl::Duration silence = absl::Seconds(3);         // six missed load reports
+  absl::Duration silence = absl::Seconds(3);  // six missed load reports
   absl::Duration reconnect = absl::Milliseconds(500);
 };
 
@@ -45,8 +45,8 @@ struct PoolView {
   double load_percent = 0;
   std::optional<absl::Duration> eta;
   uint32_t running_sequences = 0, waiting_requests = 0;
-  double kv_use = 0;                 // mean over usable workers
-  std::vector<ServedModel> models;   // of all workers ever heard of; no name twice
+  double kv_use = 0;                // mean over usable workers
+  std::vector<ServedModel> models;  // of all workers ever heard of; no name twice
 };
 
 class WorkerPool {

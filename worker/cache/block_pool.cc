@@ -48,7 +48,8 @@ void BlockPool::Release(BlockId block) {
 }
 
 void BlockPool::Check() const {
-  const auto held = std::count_if(refs_.begin(), refs_.end(), [](int32_t refs) { return refs > 0; });
+  const auto held =
+      std::count_if(refs_.begin(), refs_.end(), [](int32_t refs) { return refs > 0; });
   BEHEMOTH_CHECK(held == held_, "held blocks miscounted");
   BEHEMOTH_CHECK(free() + reserved_ + held_ == capacity(), "a block is lost or twice there");
   for (BlockId block : free_) BEHEMOTH_CHECK(refs(block) == 0, "a free block has holders");

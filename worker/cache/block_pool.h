@@ -63,8 +63,8 @@ class BlockPool {
  private:
   friend class Reservation;
 
-  std::vector<int32_t> refs_;   // [capacity]
-  std::vector<BlockId> free_;   // a stack; its last `reserved_` entries are promised
+  std::vector<int32_t> refs_;  // [capacity]
+  std::vector<BlockId> free_;  // a stack; its last `reserved_` entries are promised
   int32_t reserved_ = 0;
   int32_t held_ = 0;
 };

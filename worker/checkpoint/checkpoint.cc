@@ -91,8 +91,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& folder, Quantizat
     file_of = *std::move(parsed);
     for (const auto& [tensor, file] : file_of) names.insert(file);
     if (names.empty() || names.size() > kMaxFiles) {
-      return absl::InvalidArgumentError(absl::StrCat(kIndexName, ": names ", names.size(),
-                                                     " files"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(kIndexName, ": names ", names.size(), " files"));
     }
   } else if (absl::IsNotFound(index.status())) {
     absl::StatusOr<std::set<std::string>> found = FilesWithoutIndex(folder);
@@ -117,8 +117,8 @@ absl::Status Checkpoint::AddFile(const std::string& folder, const std::string& n
   for (const auto& [tensor, entry] : files_.back().tensors()) {
     const auto [place, added] = places_.emplace(tensor, Place{index, &entry});
     if (!added) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          name, ": ", tensor, ": is also in ", files_[place->second.file].name()));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": ", tensor, ": is also in ", files_[place->second.file].name()));
     }
     tensor_bytes_ += entry.bytes();
   }
@@ -169,8 +169,8 @@ absl::StatusOr<std::vector<uint8_t>> Checkpoint::ReadBytes(
 absl::Status Checkpoint::OnlyHas(const std::string& module,
                                  const std::vector<std::string>& known) const {
   const std::string prefix = module + ".";
-  for (auto it = places_.lower_bound(prefix);
-       it != places_.end() && it->first.starts_with(prefix); ++it) {
+  for (auto it = places_.lower_bound(prefix); it != places_.end() && it->first.starts_with(prefix);
+       ++it) {
     const std::string part = it->first.substr(prefix.size());
     if (std::find(known.begin(), known.end(), part) == known.end()) {
       return Bad(it->first, "is not part of a format that is served");

@@ -25,7 +25,8 @@ inline float FloatFromFloat16(uint16_t bits) {
   const uint32_t exponent = (bits >> 10) & 31;
   const uint32_t mantissa = bits & 0x3ff;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);  // subnormal
   return sign ? -magnitude : magnitude;
 }

@@ -44,8 +44,7 @@ absl::StatusOr<Scales> ReadScales(const Checkpoint& checkpoint, const std::strin
                                   const std::vector<int64_t>& shape) {
   absl::StatusOr<std::string> dtype = checkpoint.DtypeOf(name);
   if (!dtype.ok()) return dtype.status();
-  absl::StatusOr<std::vector<uint8_t>> bytes =
-      checkpoint.ReadBytes(name, "BF16|F16|F32", shape);
+  absl::StatusOr<std::vector<uint8_t>> bytes = checkpoint.ReadBytes(name, "BF16|F16|F32", shape);
   if (!bytes.ok()) return bytes.status();
   Scales scales;
   scales.type = *dtype == "F32"   ? ElementType::kFloat32
@@ -80,8 +79,8 @@ absl::StatusOr<std::vector<int32_t>> PermutationFrom(const std::string& name,
   }
   for (int32_t g = 0; g < shape.groups(); ++g) {
     if (members[g] != shape.group_size) {
-      return Bad(name, absl::StrCat("group ", g, " has ", members[g], " columns, not ",
-                                    shape.group_size));
+      return Bad(
+          name, absl::StrCat("group ", g, " has ", members[g], " columns, not ", shape.group_size));
     }
   }
   if (consecutive) return permutation;
@@ -176,8 +175,8 @@ absl::Status CheckStoredShape(const Checkpoint& checkpoint, const std::string& n
 }
 
 absl::StatusOr<Int4Weights> ReadPackQuantized(const Checkpoint& checkpoint,
-                                              const LinearScheme& scheme,
-                                              const std::string& module, const Shape& shape) {
+                                              const LinearScheme& scheme, const std::string& module,
+                                              const Shape& shape) {
   absl::Status known = checkpoint.OnlyHas(module, {"weight_packed", "weight_scale", "weight_shape",
                                                    "weight_zero_point", "weight_g_idx"});
   if (!known.ok()) return known;
@@ -216,8 +215,8 @@ absl::Status RefuseBias(const Checkpoint& checkpoint, const std::string& name, i
 
 // qzeros [groups, out / 8]. Version 1 stores zero - 1, subtracted from whole words: adding to the
 // whole word undoes it exactly, a borrow between nibbles (zero = 0) included.
-absl::Status ReadGptqZeros(const Checkpoint& checkpoint, PackFormat format,
-                           const std::string& name, const Shape& shape, Int4Weights& weights) {
+absl::Status ReadGptqZeros(const Checkpoint& checkpoint, PackFormat format, const std::string& name,
+                           const Shape& shape, Int4Weights& weights) {
   const int32_t words_per_group = shape.out / kPerWord;
   absl::StatusOr<std::vector<uint32_t>> words =
       ReadWords(checkpoint, name, {shape.groups(), words_per_group});
@@ -249,8 +248,7 @@ std::vector<T> Transposed(const std::vector<T>& matrix, int32_t rows, int32_t co
 
 absl::StatusOr<Int4Weights> ReadGptq(const Checkpoint& checkpoint, const LinearScheme& scheme,
                                      const std::string& module, const Shape& shape) {
-  absl::Status known =
-      checkpoint.OnlyHas(module, {"qweight", "qzeros", "scales", "g_idx", "bias"});
+  absl::Status known = checkpoint.OnlyHas(module, {"qweight", "qzeros", "scales", "g_idx", "bias"});
   if (!known.ok()) return known;
   if (shape.out % kPerWord != 0) return Bad(module, "outputs must be a multiple of 8");
   absl::Status no_bias = RefuseBias(checkpoint, module + ".bias", shape.out);
@@ -267,8 +265,7 @@ absl::StatusOr<Int4Weights> ReadGptq(const Checkpoint& checkpoint, const LinearS
   weights.nibbles = Transposed(*qweight, words, shape.out);
   weights.scales = Transposed(scales->values, shape.groups(), shape.out);
   weights.product = scales->type;
-  absl::Status zeros =
-      ReadGptqZeros(checkpoint, scheme.format, module + ".qzeros", shape, weights);
+  absl::Status zeros = ReadGptqZeros(checkpoint, scheme.format, module + ".qzeros", shape, weights);
   if (!zeros.ok()) return zeros;
   absl::Status grouped = ApplyGroupIndex(checkpoint, scheme, module + ".g_idx", shape, weights);
   if (!grouped.ok()) return grouped;
@@ -284,10 +281,9 @@ absl::StatusOr<LinearWeights> ReadInt4(const Checkpoint& checkpoint, const Linea
     return Bad(module, absl::StrCat("groups of ", shape.group_size, " do not tile ", in,
                                     " inputs in words of 8"));
   }
-  absl::StatusOr<Int4Weights> weights =
-      scheme.format == PackFormat::kPackQuantized
-          ? ReadPackQuantized(checkpoint, scheme, module, shape)
-          : ReadGptq(checkpoint, scheme, module, shape);
+  absl::StatusOr<Int4Weights> weights = scheme.format == PackFormat::kPackQuantized
+                                            ? ReadPackQuantized(checkpoint, scheme, module, shape)
+                                            : ReadGptq(checkpoint, scheme, module, shape);
   if (!weights.ok()) return weights.status();
   // All zero points 8: the symmetric case, which backends serve without reading them.
   const std::vector<uint8_t>& zeros = weights->zeros;

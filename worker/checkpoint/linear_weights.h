@@ -26,11 +26,11 @@ struct DenseMatrix {
 // Groups are always consecutive columns here: a checkpoint's g_idx becomes `permutation`, and the
 // activation is gathered by it.
 struct Int4Weights {
-  int32_t group_size = 0;               // divides the inputs
-  std::vector<uint32_t> nibbles;        // [out, in / 8]; column c is bits 4 (c % 8) of word c / 8
-  std::vector<float> scales;            // [out, in / group_size], exact copies of bf16, f16 or f32
-  std::vector<uint8_t> zeros;           // [out, in / group_size], 0..16; empty = all 8 (symmetric)
-  std::vector<int32_t> permutation;     // [in]; empty = identity
+  int32_t group_size = 0;            // divides the inputs
+  std::vector<uint32_t> nibbles;     // [out, in / 8]; column c is bits 4 (c % 8) of word c / 8
+  std::vector<float> scales;         // [out, in / group_size], exact copies of bf16, f16 or f32
+  std::vector<uint8_t> zeros;        // [out, in / group_size], 0..16; empty = all 8 (symmetric)
+  std::vector<int32_t> permutation;  // [in]; empty = identity
   // The type in which the format's own library forms the product (nibble - zero) * scale: it is
   // rounded to this type once. kFloat32 = not rounded.
   ElementType product = ElementType::kBfloat16;

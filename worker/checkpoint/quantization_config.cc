@@ -122,8 +122,7 @@ std::string GroupText(int32_t group_size) {
 
 }  // namespace
 
-absl::StatusOr<ModulePattern> ModulePattern::Make(const std::string& key,
-                                                  const std::string& text) {
+absl::StatusOr<ModulePattern> ModulePattern::Make(const std::string& key, const std::string& text) {
   ModulePattern pattern;
   pattern.text_ = text;
   if (!text.starts_with("re:")) return pattern;
@@ -150,18 +149,18 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::Parse(const Json& config)
 absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseSection(const Json& section) {
   JsonFields fields("quantization_config", section);
   const bool has_groups = section.contains("config_groups");
-  const std::string guess =
-      has_groups ? "compressed-tensors" : section.contains("bits") ? "gptq" : "";
+  const std::string guess = has_groups                 ? "compressed-tensors"
+                            : section.contains("bits") ? "gptq"
+                                                       : "";
   const std::string method = fields.String("quant_method").value_or(guess);
   if (!fields.status().ok()) return fields.status();
   if (method == "compressed-tensors") return ParseCompressedTensors(section);
   if (method == "gptq") return ParseGptq(section);
-  return NotServed("quant_method", Quoted(method) +
-                                       " is not served (compressed-tensors and gptq are)");
+  return NotServed("quant_method",
+                   Quoted(method) + " is not served (compressed-tensors and gptq are)");
 }
 
-absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseCompressedTensors(
-    const Json& section) {
+absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseCompressedTensors(const Json& section) {
   JsonFields fields("quantization_config", section);
   const std::string format = fields.String("format").value_or("pack-quantized");
   for (const char* key : {"sparsity_config", "transform_config"}) {
@@ -205,8 +204,7 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseGptq(const Json& sec
   if (checkpoint_format != "gptq" && checkpoint_format != "gptq_v2") {
     return NotServed("checkpoint_format", Quoted(checkpoint_format) + " is not served");
   }
-  group.scheme.format =
-      checkpoint_format == "gptq" ? PackFormat::kGptqV1 : PackFormat::kGptqV2;
+  group.scheme.format = checkpoint_format == "gptq" ? PackFormat::kGptqV1 : PackFormat::kGptqV2;
   QuantizationConfig config;
   absl::StatusOr<ModulePattern> all = ModulePattern::Make("targets", "Linear");
   if (!all.ok()) return all.status();
@@ -237,7 +235,9 @@ std::string QuantizationConfig::Describe() const {
   const bool gptq = scheme.format != PackFormat::kPackQuantized;
   return absl::StrCat(gptq ? "gptq" : "pack-quantized", " int4 ", GroupText(scheme.group_size),
                       scheme.symmetric ? " symmetric" : " asymmetric",
-                      !scheme.uses_g_idx ? "" : gptq ? " desc_act" : " g_idx");
+                      !scheme.uses_g_idx ? ""
+                      : gptq             ? " desc_act"
+                                         : " g_idx");
 }
 
 }  // namespace behemoth::worker

@@ -26,7 +26,7 @@ struct LinearScheme {
   PackFormat format = PackFormat::kPackQuantized;
   int32_t group_size = 128;  // -1 = all inputs are one group
   bool symmetric = true;
-  bool uses_g_idx = false;   // actorder group or dynamic, desc_act
+  bool uses_g_idx = false;  // actorder group or dynamic, desc_act
 };
 
 // An exact module name, a class name ("Linear"), or "re:" and a regular expression that must match

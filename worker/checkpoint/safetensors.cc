@@ -33,8 +33,8 @@ bool LiesWithin(const std::filesystem::path& path, const std::filesystem::path& 
 std::filesystem::path TrustedRoot(const std::filesystem::path& folder) {
   const std::filesystem::path snapshots = folder.parent_path();
   const std::filesystem::path entry = snapshots.parent_path();
-  const bool is_cache = snapshots.filename() == "snapshots" &&
-                        entry.filename().string().starts_with("models--");
+  const bool is_cache =
+      snapshots.filename() == "snapshots" && entry.filename().string().starts_with("models--");
   return is_cache ? entry : folder;
 }
 
@@ -42,8 +42,8 @@ absl::Status ReadAt(int descriptor, const std::string& file, uint64_t offset,
                     std::span<uint8_t> out) {
   size_t done = 0;
   while (done < out.size()) {
-    const ssize_t got = pread(descriptor, out.data() + done, out.size() - done,
-                              static_cast<off_t>(offset + done));
+    const ssize_t got =
+        pread(descriptor, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return absl::UnavailableError(absl::StrCat(file, ": ", std::strerror(errno)));
     if (got == 0) return Bad(file, "the file ends early: it was cut while being read");
@@ -69,7 +69,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& root,
   if (file.descriptor_ < 0) {
     return absl::NotFoundError(absl::StrCat(name, ": ", std::strerror(errno)));
   }
-  struct stat status {};
+  struct stat status{};
   if (fstat(file.descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
     return Bad(name, "is not a regular file");
   }

@@ -43,8 +43,8 @@ int32_t BytesPerDtype(std::string_view dtype);
 std::string ShapeText(const std::vector<int64_t>& shape);
 
 // `header` is the JSON alone; `data_bytes` what follows it in the file. `file` is for messages.
-absl::StatusOr<TensorTable> ParseSafetensorsHeader(const std::string& file,
-                                                   std::string_view header, uint64_t data_bytes);
+absl::StatusOr<TensorTable> ParseSafetensorsHeader(const std::string& file, std::string_view header,
+                                                   uint64_t data_bytes);
 
 class SafetensorsFile {
  public:

@@ -16,19 +16,26 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::pair<std::string_view, int32_t> kDtypes[] = {
-    {"BF16", 2}, {"F16", 2}, {"F32", 4}, {"F64", 8}, {"I8", 1},      {"I16", 2},     {"I32", 4},
-    {"I64", 8},  {"U8", 1},  {"U16", 2}, {"U32", 4}, {"U64", 8},     {"BOOL", 1},
-    {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+    {"BF16", 2}, {"F16", 2}, {"F32", 4},  {"F64", 8},     {"I8", 1},
+    {"I16", 2},  {"I32", 4}, {"I64", 8},  {"U8", 1},      {"U16", 2},
+    {"U32", 4},  {"U64", 8}, {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 // {"name": {"dtype": "..", "shape": [..], "data_offsets": [b, e]}, "__metadata__": {"..": ".."}}
 class HeaderHandler : public nlohmann::json_sax<Json> {
  public:
   bool start_object(size_t) override {
     switch (place_) {
-      case Place::kStart: place_ = Place::kTop; return true;
-      case Place::kTensor: place_ = Place::kFields; return true;
-      case Place::kMetadata: place_ = Place::kMetadataFields; return true;
-      default: return Refuse("an object where none belongs");
+      case Place::kStart:
+        place_ = Place::kTop;
+        return true;
+      case Place::kTensor:
+        place_ = Place::kFields;
+        return true;
+      case Place::kMetadata:
+        place_ = Place::kMetadataFields;
+        return true;
+      default:
+        return Refuse("an object where none belongs");
     }
   }
 
@@ -174,8 +181,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
 
-absl::StatusOr<TensorTable> ParseSafetensorsHeader(const std::string& file,
-                                                   std::string_view header, uint64_t data_bytes) {
+absl::StatusOr<TensorTable> ParseSafetensorsHeader(const std::string& file, std::string_view header,
+                                                   uint64_t data_bytes) {
   if (header.empty() || header.front() != '{') {
     return Bad(file, "the header does not start with '{'");
   }

@@ -14,7 +14,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int64_t kMaxSize = 1 << 20;       // ten times the widest model known
+constexpr int64_t kMaxSize = 1 << 20;  // ten times the widest model known
 constexpr int64_t kMaxContext = 1 << 24;
 constexpr double kPi = 3.14159265358979323846;
 
@@ -48,9 +48,8 @@ struct Llama3Scaling {
 absl::StatusOr<std::vector<float>> RopeFrequencies(JsonFields& fields, int32_t head_dim) {
   const Json& object = RopeObject(fields);
   JsonFields rope("config.json: rope_parameters", object);
-  const double theta =
-      fields.Number("rope_theta", 1, 1e12)
-          .value_or(rope.Number("rope_theta", 1, 1e12).value_or(10000.0));
+  const double theta = fields.Number("rope_theta", 1, 1e12)
+                           .value_or(rope.Number("rope_theta", 1, 1e12).value_or(10000.0));
   const std::string type =
       rope.String("rope_type").value_or(rope.String("type").value_or("default"));
   // The reference forms theta^(2i/d) in float32.
@@ -160,8 +159,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json) {
   config.intermediate_size = fields.RequiredInt("intermediate_size", 8, kMaxSize);
   config.layers = fields.RequiredInt("num_hidden_layers", 1, 4096);
   config.attention_heads = fields.RequiredInt("num_attention_heads", 1, 4096);
-  config.kv_heads =
-      fields.Int("num_key_value_heads", 1, 4096).value_or(config.attention_heads);
+  config.kv_heads = fields.Int("num_key_value_heads", 1, 4096).value_or(config.attention_heads);
   const auto head_dim = fields.Int("head_dim", 2, 1024);
   if (!head_dim && config.hidden_size % config.attention_heads != 0) {
     fields.Refuse("head_dim", "is missing, and num_attention_heads does not divide hidden_size");

@@ -1,5 +1,6 @@
 // The decoder of Llama and Mistral: one operation per line, the same lines on every backend.
-// Sources: arXiv:2302.13971 (Llama), arXiv:2310.06825 (Mistral), arXiv:2305.13245 (grouped queries).
+// Sources: arXiv:2302.13971 (Llama), arXiv:2310.06825 (Mistral), arXiv:2305.13245 (grouped
+// queries).
 #pragma once
 
 #include <utility>

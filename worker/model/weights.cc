@@ -70,12 +70,11 @@ LayerWeights LoadLayer(const ModelConfig& c, int32_t layer, Loader& load) {
                              {at + "self_attn.k_proj", c.kv_size()},
                              {at + "self_attn.v_proj", c.kv_size()}},
                             c.hidden_size);
-  weights.attention_out =
-      load.Linear({{at + "self_attn.o_proj", c.hidden_size}}, c.query_size());
+  weights.attention_out = load.Linear({{at + "self_attn.o_proj", c.hidden_size}}, c.query_size());
   weights.mlp_norm = load.Gain(at + "post_attention_layernorm.weight", c.hidden_size);
-  weights.gate_up = load.Linear({{at + "mlp.gate_proj", c.intermediate_size},
-                                 {at + "mlp.up_proj", c.intermediate_size}},
-                                c.hidden_size);
+  weights.gate_up = load.Linear(
+      {{at + "mlp.gate_proj", c.intermediate_size}, {at + "mlp.up_proj", c.intermediate_size}},
+      c.hidden_size);
   weights.down = load.Linear({{at + "mlp.down_proj", c.hidden_size}}, c.intermediate_size);
   return weights;
 }

@@ -14,8 +14,7 @@ namespace {
 using Json = nlohmann::json;
 
 // The section of config.json, else the quantize_config.json that AutoGPTQ leaves beside it.
-absl::StatusOr<QuantizationConfig> ReadQuantization(const std::string& folder,
-                                                    const Json& config) {
+absl::StatusOr<QuantizationConfig> ReadQuantization(const std::string& folder, const Json& config) {
   absl::StatusOr<QuantizationConfig> quantization = QuantizationConfig::Parse(config);
   if (!quantization.ok() || quantization->quantized()) return quantization;
   absl::StatusOr<Json> beside = ReadJsonObject(folder, "quantize_config.json");

@@ -31,8 +31,8 @@ uint64_t RandomWeightBytes(const ModelFolder& folder) {
 RunnerLimits LimitsOf(const ModelConfig& config, const LoadOptions& options) {
   RunnerLimits limits;
   limits.vocabulary_size = config.vocabulary_size;
-  limits.context_tokens = options.max_model_len == 0 ? config.context_tokens
-                                                     : options.max_model_len;
+  limits.context_tokens =
+      options.max_model_len == 0 ? config.context_tokens : options.max_model_len;
   limits.tokens_per_block = cpu::kTokensPerBlock;
   limits.max_sequences = options.max_sequences;
   limits.max_step_tokens = options.max_step_tokens;
@@ -100,10 +100,10 @@ class CpuModel : public OpenedModel {
     try {
       return Build(*source, progress);
     } catch (const std::bad_alloc&) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "memory: the host refused ", needs_.weight_bytes, " bytes of weights, ",
-          needs_.activation_bytes, " of activations and ", needs_.block_bytes, " x ", blocks,
-          " of KV blocks"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("memory: the host refused ", needs_.weight_bytes, " bytes of weights, ",
+                       needs_.activation_bytes, " of activations and ", needs_.block_bytes, " x ",
+                       blocks, " of KV blocks"));
     }
   }
 
@@ -117,11 +117,9 @@ class CpuModel : public OpenedModel {
       const uint64_t total = needs_.weight_bytes;
       if (progress) progress({total * static_cast<uint64_t>(done) / config.layers, total});
     };
-    absl::StatusOr<TransformerWeights> weights =
-        LoadWeights(config, source, **backend, on_layer);
+    absl::StatusOr<TransformerWeights> weights = LoadWeights(config, source, **backend, on_layer);
     if (!weights.ok()) return weights.status();
-    absl::StatusOr<Activations> activations =
-        AllocateActivations(config, spec_.limits, **backend);
+    absl::StatusOr<Activations> activations = AllocateActivations(config, spec_.limits, **backend);
     if (!activations.ok()) return activations.status();
     auto transformer =
         std::make_unique<Transformer>(config, *std::move(weights), *activations, **backend);

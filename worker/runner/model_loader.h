@@ -55,11 +55,11 @@ struct ModelDescription {
   int32_t head_dim = 0;
   int32_t intermediate_size = 0;
   int32_t vocabulary_size = 0;
-  int32_t context_tokens = 0;      // after max_model_len
-  std::string quantization;        // "pack-quantized int4 g128 symmetric", "gptq int4 g128", "none"
-  std::string weights_fingerprint; // 128-bit hex of config.json, the tensor headers and a sample of
-                                   // every tensor's bytes; "random:<seed>" for random weights
-  std::vector<int32_t> eos_ids;    // generation_config.json, else config.json
+  int32_t context_tokens = 0;  // after max_model_len
+  std::string quantization;    // "pack-quantized int4 g128 symmetric", "gptq int4 g128", "none"
+  std::string weights_fingerprint;  // 128-bit hex of config.json, the tensor headers and a sample
+                                    // of every tensor's bytes; "random:<seed>" for random weights
+  std::vector<int32_t> eos_ids;  // generation_config.json, else config.json
   GenerationDefaults generation_defaults;
 };
 

@@ -15,10 +15,10 @@ namespace behemoth::worker {
 
 struct RunnerLimits {
   int32_t vocabulary_size = 0;
-  int32_t context_tokens = 0;   // longest sequence
+  int32_t context_tokens = 0;  // longest sequence
   int32_t blocks = 0;
   int32_t tokens_per_block = 0;
-  int32_t max_sequences = 0;    // slots, and rows that sample
+  int32_t max_sequences = 0;  // slots, and rows that sample
   int32_t max_step_tokens = 0;
   int32_t pipeline_depth = 1;
 };

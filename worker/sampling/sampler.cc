@@ -145,10 +145,9 @@ TokenLogprobs ScoreToken(std::span<const float> logits, TokenId token, int32_t t
   if (count == 0) return score;
   std::vector<TokenId> ids(logits.size());
   for (size_t id = 0; id < ids.size(); ++id) ids[id] = static_cast<TokenId>(id);
-  std::partial_sort(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count), ids.end(),
-                    [&](TokenId a, TokenId b) {
-                      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-                    });
+  std::partial_sort(
+      ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count), ids.end(),
+      [&](TokenId a, TokenId b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
   score.top_ids.assign(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(count));
   for (const TokenId id : score.top_ids) score.top_logprobs.push_back(logprob(id));
   return score;

@@ -1,7 +1,7 @@
 // From one row of logits to one token. The stages, their order and their exact meaning: README.md.
 //
-// A SamplerState is what a slot remembers between steps: its request's parameters and how often each
-// token has occurred. Bound when a sequence takes the slot, advanced by every sampled token.
+// A SamplerState is what a slot remembers between steps: its request's parameters and how often
+// each token has occurred. Bound when a sequence takes the slot, advanced by every sampled token.
 // Thread-compatible: different states may be used by different threads.
 #pragma once
 

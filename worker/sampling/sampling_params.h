@@ -29,9 +29,9 @@ struct SamplingParams {
   std::vector<TokenBias> logit_bias;
   std::vector<TokenId> allowed_ids;  // empty = all
   std::vector<TokenId> banned_ids;
-  int32_t min_tokens = 0;            // until then `stop_ids` are banned
-  std::vector<TokenId> stop_ids;     // includes the model's end of sequence unless ignored
-  int32_t top_logprobs = -1;         // -1 = no logprobs; 0 = of the chosen token; n = and the top n
+  int32_t min_tokens = 0;         // until then `stop_ids` are banned
+  std::vector<TokenId> stop_ids;  // includes the model's end of sequence unless ignored
+  int32_t top_logprobs = -1;      // -1 = no logprobs; 0 = of the chosen token; n = and the top n
 };
 
 }  // namespace behemoth::worker

@@ -20,9 +20,8 @@ void ChunkSize::Observe(int32_t prompt_tokens, absl::Duration step) {
   if (step_s <= 0) return;
   double& average = prompt_tokens == 0 ? base_s_ : slope_s_;
   // A chunk that took no longer than a pure decode step still costs something.
-  const double measured = prompt_tokens == 0
-                              ? step_s
-                              : std::max(step_s - base_s_, 0.01 * step_s) / prompt_tokens;
+  const double measured =
+      prompt_tokens == 0 ? step_s : std::max(step_s - base_s_, 0.01 * step_s) / prompt_tokens;
   average = average == 0 ? measured : average + kGain * (measured - average);
 }
 

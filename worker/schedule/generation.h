@@ -69,7 +69,7 @@ struct GenerationRequest {
   std::string request_id;  // unique among those in flight
   std::vector<TokenId> prompt;
   SamplingParams sampling;
-  int32_t max_tokens = 0;     // >= 1; prompt + max_tokens fits the context
+  int32_t max_tokens = 0;  // >= 1; prompt + max_tokens fits the context
   int32_t num_sequences = 1;
   bool include_stop_id = false;
   bool prompt_logprobs = false;

@@ -43,7 +43,8 @@ Scheduler::Scheduler(const SchedulerConfig& config, ScheduleObserver* observer)
 
 Scheduler::~Scheduler() = default;
 
-// ---- The outside's calls -------------------------------------------------------------------------
+// ---- The outside's calls
+// -------------------------------------------------------------------------
 
 void Scheduler::Submit(GenerationRequest spec, absl::Time now) {
   auto owned = std::make_unique<Request>();
@@ -126,9 +127,9 @@ absl::Status Scheduler::ExtendMaxTokens(const std::string& request_id, int32_t a
   const int64_t total =
       int64_t{request->prompt_tokens()} + request->spec.max_tokens + additional_tokens;
   if (additional_tokens < 1 || total > config_.context_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("extend_max_tokens.additional_tokens: ", total, " tokens in all, the context is ",
-                     config_.context_tokens));
+    return absl::InvalidArgumentError(absl::StrCat("extend_max_tokens.additional_tokens: ", total,
+                                                   " tokens in all, the context is ",
+                                                   config_.context_tokens));
   }
   request->spec.max_tokens += additional_tokens;
   return absl::OkStatus();
@@ -148,7 +149,8 @@ absl::Time Scheduler::next_deadline() const {
   return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
 }
 
-// ---- Events --------------------------------------------------------------------------------------
+// ---- Events
+// --------------------------------------------------------------------------------------
 
 Request* Scheduler::Find(const std::string& request_id) {
   const auto found = requests_.find(request_id);
@@ -209,7 +211,8 @@ void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   }
 }
 
-// ---- Ends ----------------------------------------------------------------------------------------
+// ---- Ends
+// ----------------------------------------------------------------------------------------
 
 void Scheduler::Finish(Sequence& sequence, FinishReason reason, std::optional<TokenId> stop,
                        absl::Time now) {
@@ -235,8 +238,8 @@ void Scheduler::Finish(Sequence& sequence, FinishReason reason, std::optional<To
   };
   observer_->OnFinish(event, now - request->arrived_at);
   Deliver(request, event);
-  End(sequence, reason == FinishReason::kCancelled ? SequenceState::kCancelled
-                                                   : SequenceState::kFinished);
+  End(sequence,
+      reason == FinishReason::kCancelled ? SequenceState::kCancelled : SequenceState::kFinished);
   if (request->live_sequences == 0) Close(request, absl::OkStatus());
 }
 

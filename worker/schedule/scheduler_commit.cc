@@ -45,8 +45,8 @@ void Scheduler::CacheFullBlocks(Sequence& sequence, int32_t computed) {
   const int32_t full = computed / config_.tokens_per_block;
   while (sequence.chainable && sequence.chained_blocks < full) {
     const size_t index = static_cast<size_t>(sequence.chained_blocks);
-    const auto tokens =
-        std::span(sequence.tokens).subspan(index * config_.tokens_per_block, config_.tokens_per_block);
+    const auto tokens = std::span(sequence.tokens)
+                            .subspan(index * config_.tokens_per_block, config_.tokens_per_block);
     const auto inserted = cache_.Insert(sequence.chain, tokens, sequence.blocks[index]);
     sequence.blocks[index] = inserted.block;
     sequence.chain = inserted.key;

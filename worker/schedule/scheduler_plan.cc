@@ -65,7 +65,8 @@ void Scheduler::ReportProgress(absl::Time now) {
   }
 }
 
-// ---- Decodes: first, always, one row each --------------------------------------------------------
+// ---- Decodes: first, always, one row each
+// --------------------------------------------------------
 
 bool Scheduler::WantsDecodeRow(const Sequence& sequence) const {
   return sequence.state == SequenceState::kDecoding && sequence.forced.empty() &&
@@ -94,7 +95,8 @@ bool Scheduler::SecureBlocks(Sequence& sequence, int32_t tokens) {
       static_cast<size_t>((sequence.planned + tokens - 1) / config_.tokens_per_block);
   while (true) {
     const bool copy = first < sequence.blocks.size() && IsShared(sequence.blocks[first]);
-    const size_t missing = last + 1 > sequence.blocks.size() ? last + 1 - sequence.blocks.size() : 0;
+    const size_t missing =
+        last + 1 > sequence.blocks.size() ? last + 1 - sequence.blocks.size() : 0;
     const int32_t wanted = static_cast<int32_t>(missing) + copy;
     if (wanted == 0) return true;
     if (cache_.MakeRoom(wanted)) {
@@ -161,7 +163,8 @@ void Scheduler::PlanDecodes(int32_t* budget) {
   *budget = spare;
 }
 
-// ---- Prefills: chunks of running ones and new ones, the most entitled first ----------------------
+// ---- Prefills: chunks of running ones and new ones, the most entitled first
+// ----------------------
 
 void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
   const bool decoding = !planning_->plan.rows.empty();
@@ -173,9 +176,8 @@ void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
   for (Sequence* sequence : running_) {
     if (sequence->state == SequenceState::kPrefilling) scratch_.push_back(sequence);
   }
-  std::stable_sort(scratch_.begin(), scratch_.end(), [&](Sequence* a, Sequence* b) {
-    return virtual_time(a) < virtual_time(b);
-  });
+  std::stable_sort(scratch_.begin(), scratch_.end(),
+                   [&](Sequence* a, Sequence* b) { return virtual_time(a) < virtual_time(b); });
 
   size_t next = 0;
   bool may_admit = true;
@@ -241,8 +243,7 @@ bool Scheduler::TakeBlocks(Sequence& sequence) {
   // Whoever runs may need a block at its next token; letting in one more that takes the last
   // blocks would only preempt somebody a step later.
   const int32_t headroom =
-      running_.empty() ? 0
-                       : static_cast<int32_t>(running_.size()) + request.spec.num_sequences - 1;
+      running_.empty() ? 0 : static_cast<int32_t>(running_.size()) + request.spec.num_sequences - 1;
   if (cache_.available() < needed + headroom) {
     sequence.retry_blocks = needed + headroom + (available - cache_.available());
     ReleaseBlocks(sequence);
@@ -266,7 +267,8 @@ void Scheduler::TakeSlots(Sequence& sequence) {
   for (Sequence& sibling : sequence.request->sequences) take(sibling);
 }
 
-// ---- Rows ----------------------------------------------------------------------------------------
+// ---- Rows
+// ----------------------------------------------------------------------------------------
 
 void Scheduler::Bind(Sequence& sequence) {
   if (!std::exchange(sequence.needs_binding, false)) return;

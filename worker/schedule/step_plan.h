@@ -36,12 +36,12 @@ struct BlockCopy {
 
 // Consecutive tokens of one sequence: a prefill chunk, or the one token of a decode.
 struct StepRow {
-  int32_t first_token = 0;   // into StepPlan::token_ids
-  int32_t token_count = 0;   // >= 1
-  int32_t position = 0;      // of the first token in the sequence
-  int32_t first_block = 0;   // into StepPlan::block_ids: the table covering [0, position + count)
+  int32_t first_token = 0;  // into StepPlan::token_ids
+  int32_t token_count = 0;  // >= 1
+  int32_t position = 0;     // of the first token in the sequence
+  int32_t first_block = 0;  // into StepPlan::block_ids: the table covering [0, position + count)
   int32_t block_count = 0;
-  SlotId slot{};             // whose pending token kPendingToken means
+  SlotId slot{};  // whose pending token kPendingToken means
   // Return the logprobs of each token's successor in the prompt. The last one's successor lies
   // outside the row: next_token, or kPendingToken where the prompt ends here.
   bool prompt_logprobs = false;

@@ -123,14 +123,14 @@ TEST_P(GoldenTest, GreedyTokensAreTheReferenceS) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Checkpoints, GoldenTest,
-    testing::Values(GoldenCase{"tiny", Source("tests/models/tiny"),
-                               Source("tests/golden/data/tiny_logits.json")},
-                    Variant("sym_g128"), Variant("asym_g128"), Variant("asym_g64_actorder_static"),
-                    Variant("sym_g128_mixed"), Variant("sym_g32_sharded"),
-                    Variant("sym_g64_tied_head128")),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenTest,
+                         testing::Values(GoldenCase{"tiny", Source("tests/models/tiny"),
+                                                    Source("tests/golden/data/tiny_logits.json")},
+                                         Variant("sym_g128"), Variant("asym_g128"),
+                                         Variant("asym_g64_actorder_static"),
+                                         Variant("sym_g128_mixed"), Variant("sym_g32_sharded"),
+                                         Variant("sym_g64_tied_head128")),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace behemoth::worker

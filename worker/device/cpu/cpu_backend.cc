@@ -209,8 +209,8 @@ class CpuBackend : public Backend {
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendSpec& spec) {
   if (spec.limits.tokens_per_block != cpu::kTokensPerBlock) {
-    return absl::InternalError(absl::StrCat("the cpu backend's blocks hold ",
-                                            cpu::kTokensPerBlock, " tokens"));
+    return absl::InternalError(
+        absl::StrCat("the cpu backend's blocks hold ", cpu::kTokensPerBlock, " tokens"));
   }
   return std::make_unique<CpuBackend>(spec);
 }

@@ -35,8 +35,8 @@ absl::StatusOr<CpuLinear> CpuLinear::Make(std::vector<LinearWeights> parts) {
   CpuLinear linear;
   for (LinearWeights& weights : parts) {
     if (linear.in_ != 0 && weights.in != linear.in_) {
-      return absl::InternalError(absl::StrCat("parts of ", linear.in_, " and ", weights.in,
-                                              " inputs cannot be stacked"));
+      return absl::InternalError(
+          absl::StrCat("parts of ", linear.in_, " and ", weights.in, " inputs cannot be stacked"));
     }
     linear.in_ = weights.in;
     if (auto* dense = std::get_if<DenseMatrix>(&weights.values)) {

@@ -123,17 +123,16 @@ void PagedCache::Attend(ThreadTeam& team, int32_t layer, const std::vector<Token
   const int64_t qkv_width = int64_t{heads_ + 2 * kv_heads_} * head_dim_;
   const int64_t out_width = int64_t{heads_} * head_dim_;
   const int64_t group_width = out_width / kv_heads_;
-  team.Run(static_cast<int32_t>(places.size()) * kv_heads_,
-           [&](int32_t thread, int32_t begin, int32_t end) {
-             float* scratch = scratch_.data() + static_cast<size_t>(thread) * scratch_floats_;
-             for (int32_t item = begin; item < end; ++item) {
-               const int64_t token = item / kv_heads_;
-               const int32_t kv_head = item % kv_heads_;
-               AttendGroup(layer, kv_head, places[token],
-                           qkv + token * qkv_width + kv_head * group_width,
-                           out + token * out_width + kv_head * group_width, scratch);
-             }
-           });
+  team.Run(static_cast<int32_t>(places.size()) * kv_heads_, [&](int32_t thread, int32_t begin,
+                                                                int32_t end) {
+    float* scratch = scratch_.data() + static_cast<size_t>(thread) * scratch_floats_;
+    for (int32_t item = begin; item < end; ++item) {
+      const int64_t token = item / kv_heads_;
+      const int32_t kv_head = item % kv_heads_;
+      AttendGroup(layer, kv_head, places[token], qkv + token * qkv_width + kv_head * group_width,
+                  out + token * out_width + kv_head * group_width, scratch);
+    }
+  });
 }
 
 }  // namespace behemoth::worker::cpu

@@ -29,8 +29,9 @@ class PagedCache {
   void Copy(BlockId from, BlockId to);
   // k and v of one token: [kv_heads, head_dim] each.
   void Store(int32_t layer, const TokenPlace& place, const float* k, const float* v);
-  // qkv [tokens, (heads + 2 kv_heads) head_dim] -> out [tokens, heads head_dim]. Every token attends
-  // to positions 0..its own, in order of position: a token's bits do not depend on its chunk.
+  // qkv [tokens, (heads + 2 kv_heads) head_dim] -> out [tokens, heads head_dim]. Every token
+  // attends to positions 0..its own, in order of position: a token's bits do not depend on its
+  // chunk.
   void Attend(ThreadTeam& team, int32_t layer, const std::vector<TokenPlace>& places,
               const float* qkv, float* out);
 
@@ -47,7 +48,7 @@ class PagedCache {
   const size_t layer_elements_;  // one block of one layer
   std::vector<float> wide_elements_;
   std::vector<uint16_t> narrow_elements_;
-  size_t scratch_floats_;        // per thread: scores [heads / kv_heads, context], one row
+  size_t scratch_floats_;  // per thread: scores [heads / kv_heads, context], one row
   std::vector<float> scratch_;
 };
 

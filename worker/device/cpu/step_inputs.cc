@@ -20,9 +20,8 @@ bool IsWithin(int64_t begin, int64_t count, size_t size) {
 
 absl::Status CheckBindings(const StepPlan& plan, const RunnerLimits& limits) {
   const auto all_tokens = [&](const std::vector<TokenId>& ids) {
-    return std::all_of(ids.begin(), ids.end(), [&](TokenId id) {
-      return id >= 0 && id < limits.vocabulary_size;
-    });
+    return std::all_of(ids.begin(), ids.end(),
+                       [&](TokenId id) { return id >= 0 && id < limits.vocabulary_size; });
   };
   const auto is_block = [&](BlockId block) {
     return static_cast<int32_t>(block) >= 0 && static_cast<int32_t>(block) < limits.blocks;

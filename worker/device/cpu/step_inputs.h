@@ -24,9 +24,9 @@ struct LogitRow {
 };
 
 struct StepInputs {
-  std::vector<TokenId> token_ids;   // pending ones resolved
+  std::vector<TokenId> token_ids;  // pending ones resolved
   std::vector<BlockId> block_ids;
-  std::vector<TokenPlace> places;   // [tokens]
+  std::vector<TokenPlace> places;     // [tokens]
   std::vector<float> cosines, sines;  // [tokens, head_dim / 2]
   std::vector<std::vector<LogitRow>> passes;
   StepResult result;  // sized; filled by sampling
