@@ -59,7 +59,7 @@ struct ModelDescription {
   std::string quantization;    // "pack-quantized int4 g128 symmetric", "gptq int4 g128", "none"
   std::string weights_fingerprint;  // 128-bit hex of config.json, the tensor headers and a sample
                                     // of every tensor's bytes; "random:<seed>" for random weights
-  std::vector<int32_t> eos_ids;  // generation_config.json, else config.json
+  std::vector<int32_t> eos_ids;     // generation_config.json, else config.json
   GenerationDefaults generation_defaults;
 };
 
