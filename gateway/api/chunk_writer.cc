@@ -7,7 +7,7 @@ namespace behemoth::gateway {
 
 ChunkWriter::ChunkWriter(Kind kind, const ReplyHead& head, bool include_usage)
     : kind_(kind), include_usage_(include_usage) {
-  head_ = "{";
+  head_.push_back('{');
   AppendHead(head, kind == Kind::kChat ? "chat.completion.chunk" : "text_completion", head_);
   head_ += R"(,"choices":[)";
 }
