@@ -1,0 +1,6 @@
+add_executable(worker_model_bench ${CMAKE_CURRENT_LIST_DIR}/model_bench.cc)
+target_include_directories(worker_model_bench PRIVATE ${CMAKE_SOURCE_DIR})
+target_compile_options(worker_model_bench PRIVATE ${BEHEMOTH_WARNINGS})
+target_compile_definitions(worker_model_bench PRIVATE BEHEMOTH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+target_link_libraries(worker_model_bench PRIVATE behemoth_worker_model benchmark::benchmark_main)
+set_target_properties(worker_model_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
