@@ -4,28 +4,21 @@
 // of the limit, and whether row 0's logits are the same bits for every batch size. Weights are
 // random with mean zero: a mean would make the chain drift to infinities, and those draw less power
 // than real numbers do.
-//   decode_chain [layers]   (88 layers need 64 GB of device memory)
+//   decode_chain [layers [sweep]]   (88 layers need 64 GB of device memory)
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
-#include "kernels/common/launch.cuh"
-#include "kernels/common/ptx.cuh"
+#include "kernels/bench/read_chain.cuh"
 #include "kernels/w4a16_gemm/decode_gemm.h"
 
 namespace behemoth::kernels {
 namespace {
 
-void Require(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
-  std::exit(1);
-}
-void Require(KernelError error) { Require(static_cast<cudaError_t>(error.code), error.operation); }
+using bench::Check;
 
 __device__ uint32_t Mix(uint64_t x) {
   x ^= x >> 31, x *= 0x9e3779b97f4a7c15ull, x ^= x >> 29, x *= 0xbf58476d1ce4e5b9ull;
@@ -42,7 +35,7 @@ __global__ void FillInt4(uint32_t* words, int64_t count, uint32_t scale_pair, ui
     words[i] = i % 1056 < 1024 ? word : scale_pair;
   }
 }
-__global__ void FillBf16(uint16_t* values, int64_t count, uint16_t magnitude, uint64_t seed) {
+__global__ void FillHead(uint16_t* values, int64_t count, uint16_t magnitude, uint64_t seed) {
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
     const uint32_t r = Mix(seed + i);
@@ -56,24 +49,6 @@ __global__ void CopyRow(const uint16_t* rows, uint16_t* act, int k, int padded_r
     act[i] = rows[int64_t{row} * k + column];
   }
 }
-// Reads bytes and keeps nothing: the limit.
-__global__ void __launch_bounds__(512) ReadOnly(const uint4* data, int64_t count, uint32_t* sink) {
-  ptx::AllowSuccessor();
-  const int64_t stride = int64_t{gridDim.x} * 512;
-  uint4 sum = {0, 0, 0, 0};
-  int64_t i = int64_t{blockIdx.x} * 512 + threadIdx.x;
-  for (; i + 7 * stride < count; i += 8 * stride) {
-    uint4 v[8];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) v[j] = __ldcs(data + i + j * stride);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) sum.x ^= v[j].x, sum.y ^= v[j].y, sum.z ^= v[j].z, sum.w ^= v[j].w;
-  }
-  for (; i < count; i += stride) sum.x ^= __ldcs(data + i).x;
-  ptx::WaitForPredecessor();
-  if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x12345678u) *sink = sum.x;
-}
-
 struct Matrix {
   int n, k;
   WeightKind kind;
@@ -90,16 +65,13 @@ constexpr int kBatches[] = {1, 2, 4, 8, 16, 32, 64};
 struct Chain {
   int layers;
   DeviceLimits limits;
-  cudaStream_t stream;
+  cudaStream_t stream;  // the one being captured
   std::vector<Matrix> matrices;
   void *rows, *act[4], *logits, *partials, *counters;
 
-  void Allocate(void** pointer, size_t bytes) { Require(cudaMalloc(pointer, bytes), "cudaMalloc"); }
+  void Allocate(void** pointer, size_t bytes) { Check(cudaMalloc(pointer, bytes), "cudaMalloc"); }
   void Build();
-  double TimeGraph(cudaGraphExec_t graph, int repeats);
-  void EnqueueStep(int m, GemmFamily family, int prefetch);
-  template <typename Enqueue>
-  cudaGraphExec_t Capture(const Enqueue& enqueue);
+  void EnqueueStep(int m, const DecodeGemmConfig& choice);
 };
 
 uint16_t Bits(float value) { return ToBf16(value).bits; }
@@ -119,7 +91,7 @@ void Chain::Build() {
       Allocate(&copy, matrix.bytes());
       const uint32_t scale = Bits(matrix.scale);
       if (i == kHead) {
-        FillBf16<<<1024, 256>>>(static_cast<uint16_t*>(copy), matrix.bytes() / 2, scale, seed);
+        FillHead<<<1024, 256>>>(static_cast<uint16_t*>(copy), matrix.bytes() / 2, scale, seed);
       } else {
         FillInt4<<<1024, 256>>>(static_cast<uint32_t*>(copy), matrix.bytes() / 4,
                                 scale | scale << 16, seed);
@@ -128,22 +100,19 @@ void Chain::Build() {
     }
   }
   Allocate(&rows, size_t{64} * kHidden * 2);
-  FillBf16<<<64, 256>>>(static_cast<uint16_t*>(rows), int64_t{64} * kHidden, Bits(1.0f), 77);
+  FillHead<<<64, 256>>>(static_cast<uint16_t*>(rows), int64_t{64} * kHidden, Bits(1.0f), 77);
   for (void*& buffer : act) Allocate(&buffer, size_t{64} * 28672 * 2);
   Allocate(&logits, size_t{64} * 32768 * 4);
   Allocate(&partials, size_t{2} * limits.sm_count * kUnitRows * 64 * 4);
   Allocate(&counters, 4096);
-  Require(cudaMemset(counters, 0, 4096), "cudaMemset");
-  Require(cudaDeviceSynchronize(), "fill");
+  Check(cudaMemset(counters, 0, 4096), "cudaMemset");
+  Check(cudaDeviceSynchronize(), "fill");
 }
 
-void Chain::EnqueueStep(int m, GemmFamily family, int prefetch) {
+void Chain::EnqueueStep(int m, const DecodeGemmConfig& choice) {
   DecodeGemmConfig configs[5];
   for (int i = 0; i < 5; ++i) {
     const DecodeGemmShape shape = {m, matrices[i].n, matrices[i].k, matrices[i].kind};
-    DecodeGemmConfig choice;
-    choice.family = family, choice.padded_rows = PaddedRows(m), choice.stages = 32;
-    choice.prefetch_steps = prefetch;
     const auto config = CompleteDecodeGemm(choice, shape, limits);
     if (!config) std::exit(1);
     configs[i] = *config;
@@ -165,83 +134,77 @@ void Chain::EnqueueStep(int m, GemmFamily family, int prefetch) {
     args.m = m, args.n = matrix.n, args.k = matrix.k;
     args.epilogue = matrix.epilogue;
     args.output = i == kHead ? GemmOutput::kRowMajorFloat : GemmOutput::kActivation;
-    if (prefetch > 0 && i != kHead) {
+    if (choice.prefetch_steps > 0 && i != kHead) {
       args.next_weight = matrices[next].copies[next == kHead ? 0 : (launch + 1) / 4];
       args.next_map = configs[next].map;
       args.next_unit_bytes = UnitBytes(matrices[next].kind);
     }
-    Require(LaunchDecodeGemm(configs[i], matrix.kind, args, {stream, launch > 0}));
+    Check(LaunchDecodeGemm(configs[i], matrix.kind, args, {stream, launch > 0}));
   }
 }
 
-template <typename Enqueue>
-cudaGraphExec_t Chain::Capture(const Enqueue& enqueue) {
-  cudaGraph_t graph;
-  cudaGraphExec_t executable;
-  Require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
-  enqueue();
-  Require(cudaStreamEndCapture(stream, &graph), "end of capture");
-  Require(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
-  Require(cudaGraphDestroy(graph), "destroy");
-  return executable;
-}
-
-// Median milliseconds of a replay.
-double Chain::TimeGraph(cudaGraphExec_t graph, int repeats) {
-  std::vector<float> times(repeats);
-  cudaEvent_t start, stop;
-  Require(cudaEventCreate(&start), "event");
-  Require(cudaEventCreate(&stop), "event");
-  for (int i = -2; i < repeats; ++i) {
-    Require(cudaEventRecord(start, stream), "record");
-    Require(cudaGraphLaunch(graph, stream), "launch");
-    Require(cudaEventRecord(stop, stream), "record");
-    Require(cudaEventSynchronize(stop), "step");
-    if (i >= 0) Require(cudaEventElapsedTime(&times[i], start, stop), "elapsed");
+// What SelectDecodeGemm takes, or with `sweep` every family, ring size and prefetch depth.
+std::vector<DecodeGemmConfig> Choices(int m, bool sweep, const DeviceLimits& limits) {
+  const auto selected = SelectDecodeGemm({m, kHidden, kHidden, WeightKind::kInt4}, limits);
+  if (!selected) std::exit(1);
+  if (!sweep) return {*selected};
+  std::vector<DecodeGemmConfig> choices;
+  for (const GemmFamily family : {GemmFamily::kBulk, GemmFamily::kWgmma}) {
+    if (family == GemmFamily::kWgmma && (m < 16 || !limits.has_wgmma())) continue;
+    for (const int ring_bytes : {118 << 10, 160 << 10, 227 << 10}) {
+      for (const int prefetch : {0, 12, 24}) {
+        DecodeGemmConfig choice;
+        choice.family = family, choice.padded_rows = PaddedRows(m);
+        choice.stages = ring_bytes / (UnitBytes(WeightKind::kInt4) +
+                                      UnitColumns(WeightKind::kInt4) * choice.padded_rows * 2);
+        choice.prefetch_steps = prefetch;
+        choices.push_back(choice);
+      }
+    }
   }
-  Require(cudaGraphExecDestroy(graph), "destroy");
-  std::sort(times.begin(), times.end());
-  return times[repeats / 2];
+  return choices;
 }
 
-int Run(int layers) {
+int Run(int layers, bool sweep) {
   Chain chain = {};
   chain.layers = layers;
-  Require(QueryDeviceLimits(0, &chain.limits));
-  Require(cudaStreamCreate(&chain.stream), "stream");
+  Check(QueryDeviceLimits(0, &chain.limits));
   chain.Build();
   double bytes = 0;
   for (const Matrix& matrix : chain.matrices) bytes += 1.0 * matrix.bytes() * matrix.copies.size();
-  const double limit_ms = chain.TimeGraph(chain.Capture([&] {
-    for (int launch = 0; launch <= 4 * layers; ++launch) {
-      const Matrix& matrix = chain.matrices[launch == 4 * layers ? kHead : launch % 4];
-      Require(Launch(ReadOnly, {dim3(chain.limits.sm_count * 4), dim3(512)},
-                     {chain.stream, launch > 0},
-                     static_cast<uint4*>(matrix.copies[launch == 4 * layers ? 0 : launch / 4]),
-                     matrix.bytes() / 16, static_cast<uint32_t*>(chain.logits)));
-    }
-  }),
-                                          9);
+  std::vector<bench::Span> reads;
+  for (int launch = 0; launch <= 4 * layers; ++launch) {
+    const Matrix& matrix = chain.matrices[launch == 4 * layers ? kHead : launch % 4];
+    reads.push_back({matrix.copies[launch == 4 * layers ? 0 : launch / 4], matrix.bytes()});
+  }
+  const double limit_ms = bench::GraphMicroseconds(
+                              [&](cudaStream_t stream) {
+                                bench::EnqueueReads(reads, chain.limits.sm_count,
+                                                    static_cast<uint32_t*>(chain.logits), stream);
+                              },
+                              9) *
+                          1e-3;
   std::printf("commit %s, %d layers, %.2f GB; limit %.3f ms, %.0f GB/s\n", BEHEMOTH_COMMIT, layers,
               bytes / 1e9, limit_ms, bytes / limit_ms / 1e6);
   std::vector<float> first(32768), row(32768);
   bool have_first = false, equal = true;
-  for (int m : kBatches) {
-    for (GemmFamily family : {GemmFamily::kBulk, GemmFamily::kWgmma}) {
-      if (family == GemmFamily::kWgmma && m < 16) continue;
-      for (int prefetch : {0, 12, 24}) {
-        const double ms =
-            chain.TimeGraph(chain.Capture([&] { chain.EnqueueStep(m, family, prefetch); }), 7);
-        Require(cudaMemcpy(row.data(), chain.logits, row.size() * 4, cudaMemcpyDeviceToHost),
-                "read");
-        if (!have_first) first = row, have_first = true;
-        const bool same = std::memcmp(first.data(), row.data(), row.size() * 4) == 0;
-        equal = equal && same;
-        std::printf(
-            "m %2d %-5s prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s  logits %g %g\n", m,
-            family == GemmFamily::kBulk ? "mma" : "wgmma", prefetch, ms * 1e3, bytes / ms / 1e6,
-            100 * limit_ms / ms, same ? "same bits" : "OTHER BITS", row[0], row[12345]);
-      }
+  for (const int m : kBatches) {
+    for (const DecodeGemmConfig& choice : Choices(m, sweep, chain.limits)) {
+      const double ms = bench::GraphMicroseconds([&](cudaStream_t stream) {
+                          chain.stream = stream;
+                          chain.EnqueueStep(m, choice);
+                        }) *
+                        1e-3;
+      Check(cudaMemcpy(row.data(), chain.logits, row.size() * 4, cudaMemcpyDeviceToHost), "read");
+      if (!have_first) first = row, have_first = true;
+      const bool same = std::memcmp(first.data(), row.data(), row.size() * 4) == 0;
+      equal = equal && same;
+      std::printf(
+          "m %2d %-5s stages %2d prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s  "
+          "logits %g %g\n",
+          m, choice.family == GemmFamily::kBulk ? "mma" : "wgmma", choice.stages,
+          choice.prefetch_steps, ms * 1e3, bytes / ms / 1e6, 100 * limit_ms / ms,
+          same ? "same bits" : "OTHER BITS", row[0], row[12345]);
     }
   }
   return equal ? 0 : 1;
@@ -251,5 +214,6 @@ int Run(int layers) {
 }  // namespace behemoth::kernels
 
 int main(int argc, char** argv) {
-  return behemoth::kernels::Run(argc > 1 ? std::atoi(argv[1]) : 88);
+  return behemoth::kernels::Run(argc > 1 ? std::atoi(argv[1]) : 88,
+                                argc > 2 && std::strcmp(argv[2], "sweep") == 0);
 }

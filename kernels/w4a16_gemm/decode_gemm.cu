@@ -170,10 +170,59 @@ __device__ void EndTile(const KernelParameters& p, int tile, float (&acc)[kRows 
   if (threadIdx.x == 0) p.args.counters[tile] = 0;
 }
 
-template <int kRows>
-__device__ inline void Clear(float (&acc)[kRows / 8][4]) {
+// Position in the ring: stage and the parity of its current phase.
+struct Cursor {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void Advance(int stages) {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+};
+
+// acc += steps [step, end) of one tile. At most one group of wgmmas runs while the next half unit
+// is dequantised; none runs when this returns. The loop holds nothing but the multiplication: a
+// conditional that touches the accumulators inside it makes ptxas serialise every wgmma (C7511).
+template <WeightKind kKind, int kRows>
+__device__ inline void AccumulateWgmma(float (&acc)[kRows / 8][4], const Ring<kKind, kRows>& ring,
+                                       int steps, Cursor& cursor, int warp, int lane) {
+  constexpr int kFragments = HalfUnit<kKind>::kFragments;
+  int held = -1;  // a stage that a running wgmma may still read
+  for (int i = 0; i < steps; ++i) {
+    const int stage = cursor.stage;
+    ptx::BarrierWait(ring.Full(stage), cursor.parity);
+    const RowScales rows = UnitScales<kKind>(ring.Unit(stage), warp, lane);
 #pragma unroll
-  for (int q = 0; q < kRows / 8; ++q) acc[q][0] = acc[q][1] = acc[q][2] = acc[q][3] = 0.0f;
+    for (int half = 0; half < 2; ++half) {
+      HalfUnit<kKind> weights;
+      weights.Load(ring.Unit(stage), half, warp, lane, rows);
+      weights.Pin();
+      ptx::WgmmaFence();
+#pragma unroll
+      for (int j = 0; j < kFragments; ++j) {
+        const uint32_t chunk = ring.Slice(stage) + (half * kFragments + j) * 2 * kRows * 16;
+        ptx::Wgmma(acc, weights.a[j], ptx::TokenDescriptor<kRows>(chunk));
+      }
+      ptx::WgmmaCommit();
+      ptx::WgmmaWait<1>();  // the group before this one has ended: its A registers are free
+      if (half == 0) ptx::BarrierArriveIf(lane == 0 && held >= 0, ring.Empty(max(held, 0)));
+    }
+    held = stage;
+    cursor.Advance(ring.stages);
+  }
+  ptx::WgmmaWait<0>();
+  if (lane == 0) ptx::BarrierArrive(ring.Empty(held));
+}
+
+template <WeightKind kKind, int kRows>
+__device__ inline void AccumulateMma(float (&acc)[kRows / 8][4], const Ring<kKind, kRows>& ring,
+                                     int steps, Cursor& cursor, int warp, int lane) {
+  for (int i = 0; i < steps; ++i) {
+    ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
+    MultiplyMma<kKind, kRows>(acc, ring.Unit(cursor.stage), ring.Slice(cursor.stage), warp, lane);
+    __syncwarp();
+    if (lane == 0) ptx::BarrierArrive(ring.Empty(cursor.stage));
+    cursor.Advance(ring.stages);
+  }
 }
 
 template <WeightKind kKind, int kRows, bool kUseWgmma>
@@ -181,42 +230,18 @@ __device__ void Consume(const KernelParameters& p, const Ring<kKind, kRows>& rin
                         int end) {
   // The shuffle tells the compiler that the warp index is uniform, which wgmma's pipelining needs.
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
-  float acc[kRows / 8][4];
-  Clear<kRows>(acc);
-  int stage = 0, held = -1;  // held: a stage that wgmma may still read
-  uint32_t parity = 0;
-  HalfUnit<kKind> weights[2];
-  for (int step = begin; step < end; ++step) {
-    ptx::BarrierWait(ring.Full(stage), parity);
-    const bool tile_ends = (step + 1) % p.map.steps_per_tile == 0 || step + 1 == end;
+  Cursor cursor;
+  for (int step = begin; step < end;) {
+    const int tile = step / p.map.steps_per_tile;
+    const int steps = min(end, (tile + 1) * p.map.steps_per_tile) - step;
+    float acc[kRows / 8][4] = {};
     if constexpr (kUseWgmma) {
-      constexpr int kFragments = HalfUnit<kKind>::kFragments;
-      const RowScales rows = UnitScales<kKind>(ring.Unit(stage), warp, lane);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        ptx::WgmmaWait<1>();  // the group before the last has ended: its A registers are free
-        if (half == 1) ptx::BarrierArriveIf(lane == 0 && held >= 0, ring.Empty(max(held, 0)));
-        weights[half].Load(ring.Unit(stage), half, warp, lane, rows);
-        ptx::WgmmaFence();
-#pragma unroll
-        for (int j = 0; j < kFragments; ++j) {
-          const uint32_t chunk = ring.Slice(stage) + (half * kFragments + j) * 2 * kRows * 16;
-          ptx::Wgmma(acc, weights[half].a[j], ptx::TokenDescriptor<kRows>(chunk));
-        }
-        ptx::WgmmaCommit();
-      }
-      held = stage;
-      if (tile_ends) ptx::WgmmaWait<0>();
+      AccumulateWgmma<kKind, kRows>(acc, ring, steps, cursor, warp, lane);
     } else {
-      MultiplyMma<kKind, kRows>(acc, ring.Unit(stage), ring.Slice(stage), warp, lane);
-      __syncwarp();
-      if (lane == 0) ptx::BarrierArrive(ring.Empty(stage));
+      AccumulateMma<kKind, kRows>(acc, ring, steps, cursor, warp, lane);
     }
-    if (++stage == p.stages) stage = 0, parity ^= 1;
-    if (tile_ends) {
-      EndTile<kRows>(p, step / p.map.steps_per_tile, acc);
-      Clear<kRows>(acc);
-    }
+    EndTile<kRows>(p, tile, acc);
+    step += steps;
   }
 }
 

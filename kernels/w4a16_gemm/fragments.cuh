@@ -62,6 +62,16 @@ struct HalfUnit {
   static constexpr int kFragments = kKind == WeightKind::kBf16 ? 1 : 4;
   uint32_t a[kFragments][4];
 
+  // Keeps the dequantisation in front of the wgmma fence: registers written behind it would make
+  // the compiler insert fences of its own (C7519).
+  __device__ void Pin() {
+#pragma unroll
+    for (int i = 0; i < kFragments; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) asm volatile("" : "+r"(a[i][j])::"memory");
+    }
+  }
+
   __device__ void Load(uint32_t unit, int half, int warp, int lane, const RowScales& rows) {
     if constexpr (kKind == WeightKind::kBf16) {
       const uint4 v = ptx::LoadShared16(unit + ((warp * 2 + half) * 32 + lane) * 16);
