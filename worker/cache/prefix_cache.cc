@@ -1,5 +1,7 @@
 #include "worker/cache/prefix_cache.h"
 
+#include <absl/container/flat_hash_set.h>
+
 #include <algorithm>
 
 #include "proto/support/check.h"
@@ -137,6 +139,39 @@ void PrefixCache::EvictOldest() {
   digest_ ^= entry.key.low;
   entry = {};
   pool_->Release(BlockId{index});
+}
+
+void PrefixCache::Check() const {
+  size_t cached = 0;
+  int32_t idle = 0;
+  uint64_t digest = 0;
+  for (size_t index = 0; index < entries_.size(); ++index) {
+    const Entry& entry = entries_[index];
+    const int32_t refs = pool_->refs(BlockId{static_cast<int32_t>(index)});
+    BEHEMOTH_CHECK(!entry.cached || refs > 0, "a cached block is free");
+    BEHEMOTH_CHECK(entry.idle == (entry.cached && refs == 1), "idle means held by the cache alone");
+    if (!entry.cached) continue;
+    const auto found = by_key_.find(entry.key);
+    BEHEMOTH_CHECK(found != by_key_.end() && found->second == static_cast<int32_t>(index),
+                   "an entry cannot be found by its key");
+    ++cached;
+    idle += entry.idle;
+    digest ^= entry.key.low;
+  }
+  BEHEMOTH_CHECK(cached == by_key_.size(), "a key without an entry");
+  BEHEMOTH_CHECK(idle == idle_ && digest == digest_, "entries miscounted");
+  absl::flat_hash_set<PrefixKey> younger;  // keys that may still come as parents
+  int32_t walked = 0;
+  for (int32_t index = newest_; index != kNone; index = entries_[index].older, ++walked) {
+    const Entry& entry = entries_[static_cast<size_t>(index)];
+    BEHEMOTH_CHECK(entry.idle && walked < idle_, "the LRU list is broken");
+    const auto parent = by_key_.find(entry.parent);
+    BEHEMOTH_CHECK(
+        parent == by_key_.end() || !entries_[parent->second].idle || younger.contains(entry.parent),
+        "a parent would be evicted before its child");
+    younger.insert(entry.key);
+  }
+  BEHEMOTH_CHECK(walked == idle_, "an idle entry is not in the LRU list");
 }
 
 }  // namespace behemoth::worker

@@ -67,7 +67,11 @@ class PrefixCache {
   // Changes when the set of cached blocks does: the XOR of all keys.
   uint64_t digest() const { return digest_; }
 
+  // Recounts the entries and walks the LRU list. O(capacity).
+  void Check() const;
+
  private:
+  friend class PrefixCachePeer;  // a test that makes keys collide
   static constexpr int32_t kNone = -1;
 
   struct Entry {

@@ -149,8 +149,7 @@ absl::Time Scheduler::next_deadline() const {
   return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
 }
 
-// ---- Events
-// --------------------------------------------------------------------------------------
+// ---- Events -----------------------------------------------------------------------------------
 
 Request* Scheduler::Find(const std::string& request_id) {
   const auto found = requests_.find(request_id);
@@ -211,8 +210,7 @@ void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   }
 }
 
-// ---- Ends
-// ----------------------------------------------------------------------------------------
+// ---- Ends -------------------------------------------------------------------------------------
 
 void Scheduler::Finish(Sequence& sequence, FinishReason reason, std::optional<TokenId> stop,
                        absl::Time now) {
@@ -302,6 +300,7 @@ void Scheduler::ReleaseSlot(Sequence& sequence) {
 
 void Scheduler::CheckInvariants() const {
   pool_.Check();
+  cache_.Check();
   std::vector<int32_t> holders(static_cast<size_t>(pool_.capacity()), 0);
   size_t slots = 0;
   for (const auto& [id, request] : requests_) {
