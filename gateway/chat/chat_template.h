@@ -3,9 +3,8 @@
 //
 // Life: Jinja starts one CPython interpreter for the process, on a thread that it owns; make it
 // once, in the composition root, and destroy it after everything that uses it. ChatTemplate is one
-// compiled template on it. Both are thread-safe; callbacks run on the interpreter's thread and
-// must only post.
-// Queue: at most `max_queued` renders wait; one more is RESOURCE_EXHAUSTED at once.
+// compiled template on it. Both are thread-safe; callbacks run on threads of Jinja's own and must
+// only post. Queue: at most `max_queued` renders wait; one more is RESOURCE_EXHAUSTED at once.
 #pragma once
 
 #include <absl/functional/any_invocable.h>
@@ -27,6 +26,9 @@ struct JinjaOptions {
   int max_queued = 1024;
   int render_timeout_ms = 2000;                // from its start on the interpreter's thread
   size_t max_prompt_bytes = size_t{64} << 20;  // a template that prints more is stopped
+  // What Python may take for one render: a prompt of max_prompt_bytes at 4 bytes a character, in
+  // four copies (message, expression, pieces, whole).
+  size_t render_memory_bytes = size_t{1} << 30;
   // Content that spells a control token becomes that token, as with Hugging Face's tokenizers.
   bool parse_special_in_content = false;
 };
