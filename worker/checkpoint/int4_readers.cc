@@ -246,6 +246,19 @@ std::vector<T> Transposed(const std::vector<T>& matrix, int32_t rows, int32_t co
   return result;
 }
 
+// Files hold float16 scales also where the model is bf16. GPTQModel and vLLM cast them to the
+// model's dtype when they load, so those are the weights that the file's maker measured. Returns
+// the type of the product.
+ElementType CastScales(const LinearScheme& scheme, ElementType stored, std::vector<float>& scales) {
+  const ElementType type = scheme.scale_type.value_or(stored);
+  if (type == stored) return type;
+  for (float& scale : scales) {
+    scale = type == ElementType::kBfloat16 ? FloatFromBfloat16(Bfloat16FromFloat(scale))
+                                           : RoundToFloat16(scale);
+  }
+  return type;
+}
+
 absl::StatusOr<Int4Weights> ReadGptq(const Checkpoint& checkpoint, const LinearScheme& scheme,
                                      const std::string& module, const Shape& shape) {
   absl::Status known = checkpoint.OnlyHas(module, {"qweight", "qzeros", "scales", "g_idx", "bias"});
@@ -264,7 +277,7 @@ absl::StatusOr<Int4Weights> ReadGptq(const Checkpoint& checkpoint, const LinearS
   weights.group_size = shape.group_size;
   weights.nibbles = Transposed(*qweight, words, shape.out);
   weights.scales = Transposed(scales->values, shape.groups(), shape.out);
-  weights.product = scales->type;
+  weights.product = CastScales(scheme, scales->type, weights.scales);
   absl::Status zeros = ReadGptqZeros(checkpoint, scheme.format, module + ".qzeros", shape, weights);
   if (!zeros.ok()) return zeros;
   absl::Status grouped = ApplyGroupIndex(checkpoint, scheme, module + ".g_idx", shape, weights);

@@ -116,6 +116,17 @@ bool IsEmptyOrAbsent(const Json& section, const char* key) {
           found->value("format", Json("dense")) == "dense");
 }
 
+// `dtype`, or `torch_dtype` as it was called until 2025.
+std::optional<ElementType> ModelType(const Json& config) {
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const auto found = config.find(key);
+    if (found == config.end()) continue;
+    if (*found == "bfloat16") return ElementType::kBfloat16;
+    if (*found == "float16") return ElementType::kFloat16;
+  }
+  return std::nullopt;
+}
+
 std::string GroupText(int32_t group_size) {
   return group_size < 0 ? "channel" : absl::StrCat("g", group_size);
 }
@@ -140,13 +151,14 @@ bool ModulePattern::Matches(const std::string& module, const std::string& module
 absl::StatusOr<QuantizationConfig> QuantizationConfig::Parse(const Json& config) {
   JsonFields fields("config.json", config);
   for (const char* key : {"quantization_config", "compression_config"}) {
-    if (const Json* section = fields.Object(key)) return ParseSection(*section);
+    if (const Json* section = fields.Object(key)) return ParseSection(*section, config);
   }
   if (!fields.status().ok()) return fields.status();
   return QuantizationConfig();
 }
 
-absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseSection(const Json& section) {
+absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseSection(const Json& section,
+                                                                    const Json& config) {
   JsonFields fields("quantization_config", section);
   const bool has_groups = section.contains("config_groups");
   const std::string guess = has_groups                 ? "compressed-tensors"
@@ -155,7 +167,7 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseSection(const Json& 
   const std::string method = fields.String("quant_method").value_or(guess);
   if (!fields.status().ok()) return fields.status();
   if (method == "compressed-tensors") return ParseCompressedTensors(section);
-  if (method == "gptq") return ParseGptq(section);
+  if (method == "gptq") return ParseGptq(section, config);
   return NotServed("quant_method",
                    Quoted(method) + " is not served (compressed-tensors and gptq are)");
 }
@@ -182,7 +194,8 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseCompressedTensors(co
   return config;
 }
 
-absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseGptq(const Json& section) {
+absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseGptq(const Json& section,
+                                                                 const Json& model) {
   JsonFields fields("quantization_config", section);
   const int64_t bits = fields.RequiredInt("bits", 1, 64);
   const std::string checkpoint_format =
@@ -192,6 +205,7 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseGptq(const Json& sec
   group.scheme.group_size = static_cast<int32_t>(fields.RequiredInt("group_size", -1, kMaxGroup));
   group.scheme.symmetric = fields.Bool("sym").value_or(true);
   group.scheme.uses_g_idx = fields.Bool("desc_act").value_or(false);
+  group.scheme.scale_type = ModelType(model);
   const bool quantized_head = fields.Bool("lm_head").value_or(false);
   if (fields.Bool("is_marlin_format").value_or(false)) {
     return NotServed("is_marlin_format", "weights permuted for one kernel are not served");

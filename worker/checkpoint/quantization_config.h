@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "worker/checkpoint/linear_weights.h"
+
 namespace re2 {
 class RE2;
 }
@@ -27,6 +29,9 @@ struct LinearScheme {
   int32_t group_size = 128;  // -1 = all inputs are one group
   bool symmetric = true;
   bool uses_g_idx = false;  // actorder group or dynamic, desc_act
+  // GPTQ: what scales are cast to before they are multiplied, the model's dtype. nullopt = not
+  // cast.
+  std::optional<ElementType> scale_type;
 };
 
 // An exact module name, a class name ("Linear"), or "re:" and a regular expression that must match
@@ -51,8 +56,9 @@ class QuantizationConfig {
  public:
   // `config` is config.json; null sections mean an unquantized model.
   static absl::StatusOr<QuantizationConfig> Parse(const nlohmann::json& config);
-  // `section` alone, as quantize_config.json holds it.
-  static absl::StatusOr<QuantizationConfig> ParseSection(const nlohmann::json& section);
+  // `section` as quantize_config.json holds it, beside `config`.
+  static absl::StatusOr<QuantizationConfig> ParseSection(const nlohmann::json& section,
+                                                         const nlohmann::json& config);
 
   // The scheme of a linear by its full name ("model.layers.0.mlp.up_proj"); nullopt = as it is.
   // `ignore` wins over `targets`; of two groups the first that matches.
@@ -65,7 +71,8 @@ class QuantizationConfig {
 
  private:
   static absl::StatusOr<QuantizationConfig> ParseCompressedTensors(const nlohmann::json& section);
-  static absl::StatusOr<QuantizationConfig> ParseGptq(const nlohmann::json& section);
+  static absl::StatusOr<QuantizationConfig> ParseGptq(const nlohmann::json& section,
+                                                      const nlohmann::json& model);
 
   std::vector<QuantizationGroup> groups_;
   std::vector<ModulePattern> ignore_;

@@ -18,7 +18,7 @@ absl::StatusOr<QuantizationConfig> ReadQuantization(const std::string& folder, c
   absl::StatusOr<QuantizationConfig> quantization = QuantizationConfig::Parse(config);
   if (!quantization.ok() || quantization->quantized()) return quantization;
   absl::StatusOr<Json> beside = ReadJsonObject(folder, "quantize_config.json");
-  if (beside.ok()) return QuantizationConfig::ParseSection(*beside);
+  if (beside.ok()) return QuantizationConfig::ParseSection(*beside, config);
   if (absl::IsNotFound(beside.status())) return quantization;
   return beside.status();
 }

@@ -123,14 +123,19 @@ TEST_P(GoldenTest, GreedyTokensAreTheReferenceS) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Checkpoints, GoldenTest,
-                         testing::Values(GoldenCase{"tiny", Source("tests/models/tiny"),
-                                                    Source("tests/golden/data/tiny_logits.json")},
-                                         Variant("sym_g128"), Variant("asym_g128"),
-                                         Variant("asym_g64_actorder_static"),
-                                         Variant("sym_g128_mixed"), Variant("sym_g32_sharded"),
-                                         Variant("sym_g64_tied_head128")),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Checkpoints, GoldenTest,
+    testing::Values(GoldenCase{"tiny", Source("tests/models/tiny"),
+                               Source("tests/golden/data/tiny_logits.json")},
+                    Variant("sym_g128"), Variant("asym_g128"), Variant("asym_g64_actorder_static"),
+                    Variant("sym_g128_mixed"), Variant("sym_g32_sharded"),
+                    Variant("sym_g64_tied_head128"), Variant("sym_g128_head128"),
+                    Variant("sym_channel"), Variant("sym_g32_actorder_group_head128"),
+                    Variant("asym_g64_actorder_group_bytes"), Variant("gptq_v1_sym_g128"),
+                    Variant("gptq_v1_sym_g64_desc_act_f16"), Variant("gptq_v1_asym_g32"),
+                    Variant("gptq_v2_asym_g32"), Variant("gptq_v2_asym_g128_desc_act"),
+                    Variant("plain_bf16"), Variant("plain_f16_sharded")),
+    [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace behemoth::worker
