@@ -13,6 +13,9 @@ struct Limits {
   int max_inputs = 4096;              // of one call
   int max_segments = 65536;           // of one call; a long chat has two per message
   int64_t max_text_bytes = 16 << 20;  // of one call: 131,072 tokens of 128 bytes, all that can fit
+  // Text of one call that is encoded on gRPC's own thread: 10 ms of the most expensive kind.
+  int64_t short_text_bytes = 32 << 10;
+  int max_waiting_long_calls = 16;  // each holds at most its message: 288 MiB in all
 };
 
 struct Config {

@@ -1,6 +1,7 @@
 #include "tokenizer_svc/probe.h"
 
 #include <prometheus/counter.h>
+#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 
 namespace behemoth::tokenizer {
@@ -30,6 +31,11 @@ Probe::Probe(prometheus::Registry& registry)
                       .Name("behemoth_tokenizer_text_bytes_total")
                       .Help("UTF-8 bytes of text encoded.")
                       .Register(registry)
+                      .Add({})),
+      long_calls_(prometheus::BuildGauge()
+                      .Name("behemoth_tokenizer_long_calls")
+                      .Help("Calls of long text that wait or run.")
+                      .Register(registry)
                       .Add({})) {}
 
 void Probe::OnEncode(int code, double seconds) { OnCall("Encode", code, seconds); }
@@ -39,6 +45,9 @@ void Probe::OnEncoded(size_t text_bytes, size_t tokens) {
   text_bytes_.Increment(static_cast<double>(text_bytes));
   tokens_.Increment(static_cast<double>(tokens));
 }
+
+void Probe::OnLongCall() { long_calls_.Increment(); }
+void Probe::OnLongCallEnd() { long_calls_.Decrement(); }
 
 void Probe::OnCall(const char* method, int code, double seconds) {
   requests_.Add({{"method", method}, {"code", std::to_string(code)}}).Increment();

@@ -16,6 +16,9 @@ class Probe {
   void OnEncode(int code, double seconds);
   void OnVocabulary(double seconds);
   void OnEncoded(size_t text_bytes, size_t tokens);
+  // A long call was taken (it waits or runs), and has ended.
+  void OnLongCall();
+  void OnLongCallEnd();
 
  private:
   void OnCall(const char* method, int code, double seconds);
@@ -24,6 +27,7 @@ class Probe {
   prometheus::Family<prometheus::Histogram>& seconds_;
   prometheus::Counter& tokens_;
   prometheus::Counter& text_bytes_;
+  prometheus::Gauge& long_calls_;
 };
 
 }  // namespace behemoth::tokenizer

@@ -4,18 +4,19 @@
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
 
+#include <algorithm>
+#include <thread>
+
 #include "proto/support/status_convert.h"
 
 namespace behemoth::tokenizer {
 namespace {
 
-class Stopwatch {
- public:
-  double Seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
+// At least four, even on fewer cores: a long chat of one user must not wait for megabytes of
+// another, and the kernel shares the cores out.
+int LongCallThreads() { return std::max(4, static_cast<int>(std::thread::hardware_concurrency())); }
 
- private:
-  absl::Time start_ = absl::Now();
-};
+double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
 
 absl::Status Bad(int input, int segment, const std::string& what) {
   return absl::InvalidArgumentError(
@@ -41,7 +42,8 @@ v1::GetVocabularyResponse MessageOf(const Vocabulary& vocabulary) {
   return message;
 }
 
-absl::Status CheckSize(const v1::EncodeRequest& request, const Limits& limits) {
+// The bytes of text, or why they are too many.
+absl::StatusOr<int64_t> CheckSize(const v1::EncodeRequest& request, const Limits& limits) {
   if (request.inputs().empty()) return absl::InvalidArgumentError("inputs: empty");
   if (request.inputs_size() > limits.max_inputs) {
     return absl::ResourceExhaustedError(
@@ -63,7 +65,7 @@ absl::Status CheckSize(const v1::EncodeRequest& request, const Limits& limits) {
     return absl::ResourceExhaustedError(
         absl::StrCat("inputs: ", bytes, " bytes of text are more than ", limits.max_text_bytes));
   }
-  return absl::OkStatus();
+  return bytes;
 }
 
 absl::StatusOr<std::vector<Segment>> SegmentsOf(const v1::EncodeRequest& request, int index,
@@ -100,12 +102,12 @@ TokenizerService::TokenizerService(const Vocabulary& vocabulary, const Limits& l
     : vocabulary_(vocabulary),
       limits_(limits),
       probe_(probe),
-      vocabulary_message_(MessageOf(vocabulary)) {}
+      vocabulary_message_(MessageOf(vocabulary)),
+      long_calls_(LongCallThreads(), static_cast<size_t>(limits.max_waiting_long_calls)) {}
 
 absl::Status TokenizerService::EncodeAll(grpc::CallbackServerContext& context,
                                          const v1::EncodeRequest& request,
                                          v1::EncodeResponse& response) {
-  if (auto status = CheckSize(request, limits_); !status.ok()) return status;
   size_t bytes = 0;
   size_t tokens = 0;
   for (int i = 0; i < request.inputs_size(); ++i) {
@@ -123,24 +125,47 @@ absl::Status TokenizerService::EncodeAll(grpc::CallbackServerContext& context,
   return absl::OkStatus();
 }
 
+void TokenizerService::Finish(grpc::ServerUnaryReactor& reactor, absl::Time start,
+                              const absl::Status& status, v1::EncodeResponse& response) {
+  if (!status.ok()) response.Clear();
+  probe_.OnEncode(status.raw_code(), SecondsSince(start));
+  reactor.Finish(support::ToGrpc(status));
+}
+
 grpc::ServerUnaryReactor* TokenizerService::Encode(grpc::CallbackServerContext* context,
                                                    const v1::EncodeRequest* request,
                                                    v1::EncodeResponse* response) {
-  const Stopwatch stopwatch;
-  const absl::Status status = EncodeAll(*context, *request, *response);
-  if (!status.ok()) response->Clear();
-  probe_.OnEncode(status.raw_code(), stopwatch.Seconds());
+  const absl::Time start = absl::Now();
   auto* reactor = context->DefaultReactor();
-  reactor->Finish(support::ToGrpc(status));
+  const auto bytes = CheckSize(*request, limits_);
+  if (!bytes.ok()) {
+    Finish(*reactor, start, bytes.status(), *response);
+    return reactor;
+  }
+  if (*bytes <= limits_.short_text_bytes) {
+    Finish(*reactor, start, EncodeAll(*context, *request, *response), *response);
+    return reactor;
+  }
+  probe_.OnLongCall();
+  const auto encode_long = [=, this] {
+    const absl::Status status = EncodeAll(*context, *request, *response);
+    probe_.OnLongCallEnd();
+    Finish(*reactor, start, status, *response);
+  };
+  if (!long_calls_.TryRun(encode_long)) {
+    probe_.OnLongCallEnd();
+    Finish(*reactor, start, absl::ResourceExhaustedError("inputs: too many long texts wait"),
+           *response);
+  }
   return reactor;
 }
 
 grpc::ServerUnaryReactor* TokenizerService::GetVocabulary(grpc::CallbackServerContext* context,
                                                           const v1::GetVocabularyRequest*,
                                                           v1::GetVocabularyResponse* response) {
-  const Stopwatch stopwatch;
+  const absl::Time start = absl::Now();
   *response = vocabulary_message_;
-  probe_.OnVocabulary(stopwatch.Seconds());
+  probe_.OnVocabulary(SecondsSince(start));
   auto* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -1,90 +1,50 @@
-"""The real process on port 0, and the model folders it is held against."""
+"""The model folders that the real process is held against."""
 
-import os
-import re
-import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 
-import grpc
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-BUILD = Path(os.environ.get("BEHEMOTH_BUILD_DIR", ROOT / "build/release"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tokenizer_process import TokenizerProcess, compile_stubs  # noqa: E402
 
 
 def pytest_addoption(parser):
-    parser.addoption("--strings", type=int, default=100_000, help="strings per tokenizer")
+    parser.addoption("--strings", type=int, default=12_000,
+                     help="strings per tokenizer and kind")
 
 
 @pytest.fixture(scope="session")
-def stubs(tmp_path_factory):
-    from grpc_tools import protoc
-
-    out = tmp_path_factory.mktemp("stubs")
-    code = protoc.main([
-        "protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}",
-        str(ROOT / "proto/behemoth/tokenizer/v1/tokenizer.proto"),
-    ])
-    assert code == 0
-    sys.path.insert(0, str(out))
-    from behemoth.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-
-    return tokenizer_pb2, tokenizer_pb2_grpc
-
-
-class Service:
-    def __init__(self, folder, stubs, arguments=()):
-        self.pb, pb_grpc = stubs
-        self.process = subprocess.Popen(
-            [BUILD / "bin/behemoth-tokenizer", "--model", folder, "--listen", "127.0.0.1:0",
-             "--metrics-listen", "127.0.0.1:0", *arguments],
-            stderr=subprocess.PIPE, text=True)
-        self.log = []
-        for line in self.process.stderr:
-            self.log.append(line)
-            ready = re.search(r"ready listen=(\S+) metrics=(\S+)", line)
-            if ready:
-                break
-        else:
-            raise RuntimeError("".join(self.log))
-        self.metrics = ready.group(2)
-        self.channel = grpc.insecure_channel(
-            ready.group(1), options=[("grpc.max_receive_message_length", -1)])
-        self.stub = pb_grpc.TokenizerServiceStub(self.channel)
-
-    def encode(self, texts, kind="marked_text", add_special_tokens=False):
-        request = self.pb.EncodeRequest()
-        for text in texts:
-            item = request.inputs.add(add_special_tokens=add_special_tokens)
-            setattr(item.segments.add(), kind, text)
-        return [list(e.ids) for e in self.stub.Encode(request).encodings]
-
-    def stop(self):
-        self.channel.close()
-        self.process.terminate()
-        self.process.stderr.read()
-        return self.process.wait(timeout=20)
-
-
-@pytest.fixture(scope="session")
-def serve(stubs):
-    running = []
+def serve():
+    """One process per folder and arguments, all of them stopped at the end."""
+    stubs, running = compile_stubs(), {}
 
     def start(folder, *arguments):
-        running.append(Service(folder, stubs, arguments))
-        return running[-1]
+        key = (str(folder), *arguments)
+        if key not in running:
+            running[key] = TokenizerProcess(folder, stubs, arguments)
+        return running[key]
 
     yield start
-    for service in running:
-        assert service.stop() == 0
+    for service in running.values():
+        service.terminate()  # all at once: each takes a second to close its metrics port
+    for service in running.values():
+        assert service.stop() == 0, "".join(service.log)
 
 
 @pytest.fixture(scope="session")
 def v7_model():
     data = resources.files("mistral_common") / "data/mistral_instruct_tokenizer_241114.model.v7"
     return Path(str(data))
+
+
+@pytest.fixture(scope="session")
+def v7_model_folder(v7_model, tmp_path_factory):
+    """A folder that ships tokenizer.model alone."""
+    folder = tmp_path_factory.mktemp("v7_model")
+    (folder / "tokenizer.model").write_bytes(v7_model.read_bytes())
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,16 @@
 """Seeded strings of every kind that has ever broken a tokenizer."""
 
 import random
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+# Prose, tables and code that a clone holds.
+OWN_TEXTS = [ROOT / name for name in (
+    "LICENSE", "README.md", "CMakeLists.txt", "proto/behemoth/worker/v1/worker.proto",
+    "tokenizer_svc/encoder.cc", "tests/models/tiny/recipe/chats.py")]
+# The two books, where they lie beside the clone: an extra layer.
+CORPORA = ROOT.parent / "shared/data/corpus"
+SCALARS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 CONTROLS = ["<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[REF]",
             "[/REF]", "<unk>", "[control_17]", "<think>", "</think>", "[INST", "<0x0A>", "\u2581"]
@@ -40,3 +50,20 @@ def strings(count, seed):
     r = random.Random(seed)
     for _ in range(count):
         yield "".join(piece(r) for _ in range(r.randrange(1, 7)))
+
+
+def code_points(count):
+    """`count` scalar values, evenly spread (all of them from 100,000 on): alone, behind a letter,
+    before a space."""
+    step = 1 if count >= 100_000 else len(SCALARS) // count + 1
+    for i, c in enumerate(SCALARS[::step]):
+        yield (chr(c), "a" + chr(c), chr(c) + " b", "a " + chr(c) * 3)[i % 4]
+
+
+def windows(paths, count, seed):
+    r = random.Random(seed)
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    for _ in range(count):
+        text = r.choice(texts)
+        at = r.randrange(len(text))
+        yield text[at:at + r.randrange(1, 600)]

@@ -1,45 +1,80 @@
-"""Ids and round trip, equal to Hugging Face `tokenizers` over the wire."""
+"""Ids and round trip, equal to Hugging Face `tokenizers` over the wire.
+
+The large run: pytest tests/conformance/tokenizer_svc -k hugging_face --strings 400000 -s
+"""
 
 from itertools import islice
-from pathlib import Path
 
 import pytest
-from strings import strings
+from strings import CORPORA, OWN_TEXTS, code_points, strings, windows
+from tokenizer_process import TINY
 from tokenizers import Tokenizer
 
-ROOT = Path(__file__).resolve().parents[3]
 BATCH = 2000
+VARIANTS = ["plain", "legacy", "model", "tiny"]
 
 
-@pytest.mark.parametrize("variant", ["plain", "legacy", "model", "tiny"])
-def test_ids_and_round_trip_equal_hugging_face(variant, serve, v7_json, v7_model, tmp_path, request):
-    if variant == "tiny":
-        folder = ROOT / "tests/models/tiny"
-        reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    elif variant == "model":  # the .model alone is served as its legacy=false conversion
-        (tmp_path / "tokenizer.model").write_bytes(v7_model.read_bytes())
-        folder = tmp_path
-        reference = Tokenizer.from_file(str(v7_json["plain"] / "tokenizer.json"))
-    else:
-        folder = v7_json[variant]
-        reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    service = serve(folder)
-    token_bytes = service.stub.GetVocabulary(service.pb.GetVocabularyRequest()).token_bytes
-    source = strings(request.config.getoption("--strings"), seed=7)
-    done = 0
-    while batch := list(islice(source, BATCH)):
-        expected = [e.ids for e in reference.encode_batch(batch, add_special_tokens=False)]
-        for text, ours, theirs in zip(batch, service.encode(batch), expected, strict=True):
-            assert ours == theirs, repr(text)
-            # A mark is a space to a vocabulary, and prefixes are the only bytes ever added.
-            joined = b"".join(token_bytes[i] for i in ours)
-            spaced = text.replace("\u2581", " ").encode()
-            if variant == "legacy":
-                assert joined.replace(b" ", b"") == spaced.replace(b" ", b""), repr(text)
-            else:
-                assert joined in (spaced, b" " + spaced), repr(text)
-        done += len(batch)
-    assert done == request.config.getoption("--strings")
+class Pair:
+    """Our process and the reference over the same tokenizer."""
+
+    def __init__(self, variant, service, reference_folder):
+        self.variant, self.service = variant, service
+        self.reference = Tokenizer.from_file(str(reference_folder / "tokenizer.json"))
+        self.token_bytes = list(service.vocabulary().token_bytes)
+
+    def hold(self, source):
+        """The number of strings that were compared."""
+        source, done = iter(source), 0
+        while batch := list(islice(source, BATCH)):
+            expected = [e.ids for e in self.reference.encode_batch(batch, add_special_tokens=False)]
+            for text, ours, theirs in zip(batch, self.service.encode(batch), expected, strict=True):
+                assert ours == theirs, repr(text)
+                self.hold_round_trip(text, ours)
+            done += len(batch)
+        print(f"{self.variant}: {done} strings")
+        return done
+
+    def hold_round_trip(self, text, ids):
+        # A mark is a space to a vocabulary, and prefixes are the only bytes ever added.
+        joined = b"".join(self.token_bytes[i] for i in ids)
+        spaced = text.replace("\u2581", " ").encode()
+        if self.variant == "legacy":
+            assert joined.replace(b" ", b"") == spaced.replace(b" ", b""), repr(text)
+        else:
+            assert joined in (spaced, b" " + spaced), repr(text)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(request, serve, v7_json, v7_model_folder):
+    if request.param == "tiny":
+        return Pair("tiny", serve(TINY), TINY)
+    if request.param == "model":  # the .model alone is served as its legacy=false conversion
+        return Pair("model", serve(v7_model_folder), v7_json["plain"])
+    return Pair(request.param, serve(v7_json[request.param]), v7_json[request.param])
+
+
+@pytest.fixture
+def count(request):
+    return request.config.getoption("--strings")
+
+
+def test_mixed_strings_equal_hugging_face(pair, count):
+    assert pair.hold(strings(count, seed=7)) == count
+
+
+def test_code_points_of_every_block_equal_hugging_face(pair, count):
+    assert pair.hold(code_points(count)) >= count * 0.9
+
+
+def test_prose_and_code_equal_hugging_face(pair, count):
+    assert pair.hold(windows(OWN_TEXTS, count // 4, seed=19)) == count // 4
+
+
+def test_the_two_books_equal_hugging_face(pair, count):
+    books = sorted(CORPORA.glob("*.txt"))
+    if not books:
+        pytest.skip("the corpora of ../shared/data are not beside this clone")
+    assert pair.hold(windows(books, count // 4, seed=23)) == count // 4
 
 
 GOLDEN = [
@@ -64,7 +99,7 @@ def test_golden_vectors(serve, v7_json):
 
 def test_user_text_never_yields_a_control_token(serve, v7_json):
     service = serve(v7_json["plain"])
-    control = set(service.stub.GetVocabulary(service.pb.GetVocabularyRequest()).control_ids)
+    control = set(service.vocabulary().control_ids)
     source = list(strings(20_000, seed=11))
     for at in range(0, len(source), BATCH):
         for ids in service.encode(source[at:at + BATCH], kind="text"):

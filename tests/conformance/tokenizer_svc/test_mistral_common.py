@@ -23,12 +23,8 @@ def conversations():
 
 
 @pytest.mark.parametrize("source", ["json", "model"])
-def test_rendered_prompts_equal_mistral_common(source, serve, v7_json, v7_model, tmp_path):
-    folder = v7_json["plain"]
-    if source == "model":
-        (tmp_path / "tokenizer.model").write_bytes(v7_model.read_bytes())
-        folder = tmp_path
-    service = serve(folder)
+def test_rendered_prompts_equal_mistral_common(source, serve, v7_json, v7_model_folder):
+    service = serve(v7_model_folder if source == "model" else v7_json["plain"])
     reference = MistralTokenizer.v7()
     prompts, expected = [], []
     for system, turns, last in conversations():
