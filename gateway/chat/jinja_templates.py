@@ -106,7 +106,9 @@ class Template:
         if continue_final_message:
             final = messages[-1]["content"]
             if "content" not in self._source:
-                raise Refused("The chat template does not print a message's content.")
+                raise Refused(
+                    "continue_final_message is set but the chat template has no field content."
+                )
             messages[-1]["content"] = final + FINAL_MARK
         pieces, length = [], 0
         for piece in self._template.generate(
