@@ -8,4 +8,4 @@ behemoth_library(behemoth_gateway_api
           api/request_fields.cc api/generation_fields.cc api/chat_request.cc
           api/completion_request.cc api/token_request.cc api/reply_parts.cc api/replies.cc
           api/chunk_writer.cc
-  LIBS absl::status absl::statusor absl::strings nlohmann_json::nlohmann_json)
+  LIBS absl::status absl::statusor absl::strings absl::str_format nlohmann_json::nlohmann_json)

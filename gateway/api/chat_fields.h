@@ -10,7 +10,8 @@
 namespace behemoth::gateway {
 
 // `prefilled`: `thinking` will append the assistant's prefill, which settles the flags.
-absl::StatusOr<ChatPrompt> ReadChatPrompt(const RequestFields& fields, const ParseOptions& options,
+// What a message holds that no template sees is named in `fields.warnings`.
+absl::StatusOr<ChatPrompt> ReadChatPrompt(RequestFields& fields, const ParseOptions& options,
                                           bool prefilled);
 
 }  // namespace behemoth::gateway

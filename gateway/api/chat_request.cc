@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include "gateway/api/api_error.h"
@@ -16,7 +17,18 @@ using nlohmann::json;
 
 constexpr size_t kMaxMessages = 16384;
 
-absl::StatusOr<std::string> ReadContent(const std::string& name, const json& content) {
+// Null and empty members say nothing: clients send whole replies back as messages.
+void WarnOfOthers(const std::string& at, const json& object,
+                  std::initializer_list<std::string_view> known, RequestFields& fields) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null() || (value.is_structured() && value.empty())) continue;
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    fields.Warn(absl::StrCat(at, ".", key.substr(0, 64)), "unknown field, ignored");
+  }
+}
+
+absl::StatusOr<std::string> ReadContent(const std::string& name, const json& content,
+                                        RequestFields& fields) {
   if (content.is_string()) return content.get<std::string>();
   if (!content.is_array()) return InvalidField(name, "must be a string or a list of text parts");
   std::string joined;
@@ -41,12 +53,14 @@ absl::StatusOr<std::string> ReadContent(const std::string& name, const json& con
     if (text == part.end() || !text->is_string()) {
       return InvalidField(at + ".text", "must be a string");
     }
+    WarnOfOthers(at, part, {"type", "text"}, fields);
     joined += text->get_ref<const std::string&>();
   }
   return joined;
 }
 
-absl::StatusOr<ChatMessage> ReadMessage(const std::string& at, const json& message) {
+absl::StatusOr<ChatMessage> ReadMessage(const std::string& at, const json& message,
+                                        RequestFields& fields) {
   if (!message.is_object()) return InvalidField(at, "must be an object");
   ChatMessage read;
   const auto role = message.find("role");
@@ -68,7 +82,8 @@ absl::StatusOr<ChatMessage> ReadMessage(const std::string& at, const json& messa
   if (content == message.end() || content->is_null()) {
     return InvalidField(at + ".content", "is required");
   }
-  auto text = ReadContent(at + ".content", *content);
+  WarnOfOthers(at, message, {"role", "content", "name"}, fields);
+  auto text = ReadContent(at + ".content", *content, fields);
   if (!text.ok()) return text.status();
   read.content = *std::move(text);
   const auto name = message.find("name");
@@ -163,7 +178,7 @@ absl::StatusOr<std::optional<ThinkingOptions>> ReadThinking(const RequestFields&
 
 }  // namespace
 
-absl::StatusOr<ChatPrompt> ReadChatPrompt(const RequestFields& fields, const ParseOptions& options,
+absl::StatusOr<ChatPrompt> ReadChatPrompt(RequestFields& fields, const ParseOptions& options,
                                           bool prefilled) {
   const json* messages = fields.Find("messages");
   if (messages == nullptr) return InvalidField("messages", "is required");
@@ -174,7 +189,7 @@ absl::StatusOr<ChatPrompt> ReadChatPrompt(const RequestFields& fields, const Par
   ChatPrompt prompt;
   prompt.messages.reserve(messages->size());
   for (size_t i = 0; i < messages->size(); ++i) {
-    auto message = ReadMessage(absl::StrCat("messages[", i, "]"), (*messages)[i]);
+    auto message = ReadMessage(absl::StrCat("messages[", i, "]"), (*messages)[i], fields);
     if (!message.ok()) return message.status();
     prompt.messages.push_back(*std::move(message));
   }

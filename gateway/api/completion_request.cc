@@ -61,15 +61,20 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body,
   auto format = ReadReasoningFormat(*fields, ReasoningFormat::kNone);
   if (!format.ok()) return format.status();
   request.reasoning_format = *format;
+  const auto top_logprobs = fields->Count("logprobs");
+  if (top_logprobs && fields->Bool("echo").value_or(false)) {
+    fields->Warn("logprobs", "cover the generated tokens only; prompt_logprobs are the prompt's");
+  }
   auto generation = ReadGenerationOptions(*fields);
   if (!generation.ok()) return generation.status();
   request.options = *std::move(generation);
-  const bool open = fields->Find("max_tokens") == nullptr;
-  if (open) request.options.max_tokens = kDefaultMaxTokens;
-  if (request.options.min_tokens > *request.options.max_tokens) {
-    return InvalidField("min_tokens", "must not be over max_tokens, which is 16 if not given");
+  if (fields->Find("max_tokens") == nullptr) {
+    request.options.max_tokens = kDefaultMaxTokens;
+    if (request.options.min_tokens > kDefaultMaxTokens) {
+      return InvalidField("min_tokens", "must not be over max_tokens, which is 16 if not given");
+    }
   }
-  request.options.output.top_logprobs = fields->Count("logprobs");
+  request.options.output.top_logprobs = top_logprobs;
   request.add_special_tokens = fields->Bool("add_special_tokens").value_or(true);
   if (absl::Status bad = CheckStrict(options, request.options.warnings); !bad.ok()) return bad;
   return request;

@@ -21,7 +21,7 @@ struct CompletionRequest {
   std::vector<RawPrompt> prompts;  // 1..64, none empty; choice index = prompt * n + sequence
   bool add_special_tokens = true;  // <s> in front of text unless it already is there
   ReasoningFormat reasoning_format = ReasoningFormat::kNone;
-  GenerationOptions options;  // max_tokens is always set [16]
+  GenerationOptions options;  // max_tokens [16]: absent only where the client asked for no limit
 };
 
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body,

@@ -9,7 +9,6 @@ using S = Support;
 constexpr uint8_t kAllRoutes = kGenerateRoutes | kTokenizeRoute | kDetokenizeRoute;
 constexpr double kMaxInt = 2147483647;
 constexpr double kTwo63 = 9223372036854775808.0;
-constexpr double kTwo64 = 18446744073709551616.0;
 constexpr double kMaxBody = 1 << 30;  // the body's own limit is http/'s
 constexpr double kMaxIds = 1 << 22;   // more than a body of 8 MiB can spell
 constexpr double kMaxVocabulary = 1 << 18;
@@ -134,11 +133,11 @@ constexpr FieldSpec kTable[] = {
      .alias_of = "repetition_penalty"},
     {.name = "presence_penalty", .kind = K::kNumber, .min = -2, .max = 2},
     {.name = "frequency_penalty", .kind = K::kNumber, .min = -2, .max = 2},
-    {.name = "seed", .kind = K::kInteger, .min = -kTwo63, .max = kTwo64},
+    {.name = "seed", .kind = K::kInteger, .min = -kTwo63, .max = kTwo63},
     {.name = "sampler_seed",
      .kind = K::kInteger,
      .min = -kTwo63,
-     .max = kTwo64,
+     .max = kTwo63,
      .alias_of = "seed"},
     {.name = "logit_bias", .kind = K::kObject},
     {.name = "allowed_token_ids", .kind = K::kIdList, .max = kMaxVocabulary},
@@ -206,8 +205,18 @@ constexpr FieldSpec kTable[] = {
      .neutral = "[0]"},
     {.name = "dynatemp_low", .kind = K::kNumber, .support = S::kNoEffect, .min = 0, .max = 1e6},
     {.name = "dynatemp_high", .kind = K::kNumber, .support = S::kNoEffect, .min = 0, .max = 1e6},
-    {.name = "dynatemp_min", .kind = K::kNumber, .support = S::kNoEffect, .min = 0, .max = 1e6},
-    {.name = "dynatemp_max", .kind = K::kNumber, .support = S::kNoEffect, .min = 0, .max = 1e6},
+    {.name = "dynatemp_min",
+     .kind = K::kNumber,
+     .support = S::kNotYet,
+     .min = 0,
+     .max = 1e6,
+     .neutral = "[0]"},
+    {.name = "dynatemp_max",
+     .kind = K::kNumber,
+     .support = S::kNotYet,
+     .min = 0,
+     .max = 1e6,
+     .neutral = "[0]"},
     {.name = "dynatemp_exponent",
      .kind = K::kNumber,
      .support = S::kNoEffect,
@@ -339,6 +348,8 @@ constexpr FieldSpec kTable[] = {
     {.name = "grammar_string", .kind = K::kAny, .support = S::kNotYet},
     {.name = "grammar", .kind = K::kAny, .support = S::kNotYet},
     {.name = "structured_outputs", .kind = K::kAny, .support = S::kNotYet},
+    {.name = "structural_tag", .kind = K::kAny, .support = S::kNotYet},
+    {.name = "logits_processors", .kind = K::kAny, .support = S::kNotYet},
     // Output.
     {.name = "stream", .kind = K::kBool, .default_value = "false"},
     {.name = "stream_options", .kind = K::kObject},
@@ -364,6 +375,7 @@ constexpr FieldSpec kTable[] = {
     {.name = "service_tier", .kind = K::kAny, .support = S::kNoEffect},
     {.name = "safety_identifier", .kind = K::kAny, .support = S::kNoEffect},
     {.name = "prompt_cache_key", .kind = K::kAny, .support = S::kNoEffect},
+    {.name = "prompt_cache_retention", .kind = K::kAny, .support = S::kNoEffect},
     {.name = "modalities", .kind = K::kAny, .support = S::kNotYet, .neutral = "[[\"text\"]]"},
     {.name = "audio", .kind = K::kAny, .support = S::kNotYet},
     {.name = "prediction", .kind = K::kAny, .support = S::kNotYet},

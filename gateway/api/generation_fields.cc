@@ -69,6 +69,9 @@ absl::Status ReadTokenBans(const RequestFields& fields, SamplingOptions& samplin
     uint32_t id = 0;
     const auto trimmed = absl::StripAsciiWhitespace(part);
     if (trimmed.empty()) continue;
+    if (sampling.banned_ids.size() >= kMaxBans) {
+      return InvalidField("custom_token_bans", absl::StrCat("at most ", kMaxBans, " ids"));
+    }
     if (!absl::SimpleAtoi(trimmed, &id)) {
       return InvalidField("custom_token_bans", "must be token ids with commas between them");
     }
@@ -114,7 +117,7 @@ absl::StatusOr<StopOptions> ReadStop(const RequestFields& fields) {
   return stop;
 }
 
-absl::StatusOr<OutputOptions> ReadOutput(const RequestFields& fields) {
+absl::StatusOr<OutputOptions> ReadOutput(RequestFields& fields) {
   OutputOptions output;
   output.stream = fields.Bool("stream").value_or(false);
   output.return_token_ids = fields.Bool("return_token_ids").value_or(false);
@@ -133,10 +136,16 @@ absl::StatusOr<OutputOptions> ReadOutput(const RequestFields& fields) {
                  : key == "continuous_usage_stats" ? &output.continuous_usage_stats
                                                    : nullptr;
     const std::string name = "stream_options." + key.substr(0, 64);
-    if (value.is_null() || key == "include_obfuscation") continue;
-    if (flag == nullptr) return InvalidField(name, "unknown stream option");
+    if (value.is_null()) continue;
+    if (flag == nullptr && key != "include_obfuscation") {
+      return InvalidField(name, "unknown stream option");
+    }
     if (!value.is_boolean()) return InvalidField(name, "must be true or false");
-    *flag = value.get<bool>();
+    if (flag != nullptr) {
+      *flag = value.get<bool>();
+    } else if (value.get<bool>()) {
+      fields.Warn(name, "is not supported, ignored");
+    }
   }
   return output;
 }
@@ -171,7 +180,7 @@ absl::Status CheckTogether(const RequestFields& fields, const GenerationOptions&
 
 }  // namespace
 
-absl::StatusOr<GenerationOptions> ReadGenerationOptions(const RequestFields& fields) {
+absl::StatusOr<GenerationOptions> ReadGenerationOptions(RequestFields& fields) {
   GenerationOptions options;
   options.model = fields.String("model").value_or("");
   auto sampling = ReadSampling(fields);
@@ -183,9 +192,11 @@ absl::StatusOr<GenerationOptions> ReadGenerationOptions(const RequestFields& fie
   auto output = ReadOutput(fields);
   if (!output.ok()) return output.status();
   options.output = *std::move(output);
-  options.max_tokens = fields.Count("max_tokens");
-  if (options.max_tokens == 0u) {  // n_predict's range begins at -1
-    return InvalidField(fields.NameOf("max_tokens"), "must be at least 1");
+  if (const auto max_tokens = fields.Integer("max_tokens"); max_tokens && *max_tokens != -1) {
+    if (*max_tokens == 0) {  // n_predict's range begins at -1, which is all that there is room for
+      return InvalidField(fields.NameOf("max_tokens"), "must be at least 1");
+    }
+    options.max_tokens = static_cast<uint32_t>(*max_tokens);
   }
   options.min_tokens = fields.Count("min_tokens").value_or(0);
   options.n = fields.Count("n").value_or(1);
@@ -199,18 +210,26 @@ absl::StatusOr<GenerationOptions> ReadGenerationOptions(const RequestFields& fie
   return options;
 }
 
-absl::StatusOr<ReasoningFormat> ReadReasoningFormat(const RequestFields& fields,
+absl::StatusOr<ReasoningFormat> ReadReasoningFormat(RequestFields& fields,
                                                     ReasoningFormat otherwise) {
-  for (const char* name : {"include_reasoning", "separate_reasoning"}) {
-    if (const auto flag = fields.Bool(name)) {
-      otherwise = *flag ? ReasoningFormat::kSeparate : ReasoningFormat::kNone;
+  // The first that is given counts; one that contradicts it is named.
+  std::optional<ReasoningFormat> settled;
+  if (const auto format = fields.String("reasoning_format")) {
+    if (*format != "none" && *format != "separate") {
+      return InvalidField("reasoning_format", "must be \"none\" or \"separate\"");
     }
+    settled = *format == "none" ? ReasoningFormat::kNone : ReasoningFormat::kSeparate;
   }
-  const auto format = fields.String("reasoning_format");
-  if (!format) return otherwise;
-  if (*format == "none") return ReasoningFormat::kNone;
-  if (*format == "separate") return ReasoningFormat::kSeparate;
-  return InvalidField("reasoning_format", "must be \"none\" or \"separate\"");
+  for (const char* name : {"separate_reasoning", "include_reasoning"}) {
+    const auto flag = fields.Bool(name);
+    if (!flag) continue;
+    const auto wanted = *flag ? ReasoningFormat::kSeparate : ReasoningFormat::kNone;
+    if (settled.value_or(wanted) != wanted) {
+      fields.Warn(name, "contradicts another field about reasoning, which counts");
+    }
+    settled = settled.value_or(wanted);
+  }
+  return settled.value_or(otherwise);
 }
 
 }  // namespace behemoth::gateway

@@ -9,10 +9,11 @@
 
 namespace behemoth::gateway {
 
-// Everything but the prompt, the logprobs' own shape and the warnings of other fields.
-absl::StatusOr<GenerationOptions> ReadGenerationOptions(const RequestFields& fields);
+// Everything but the prompt and the logprobs' own shape. Takes the warnings of `fields` along: read
+// what may warn before it.
+absl::StatusOr<GenerationOptions> ReadGenerationOptions(RequestFields& fields);
 
-absl::StatusOr<ReasoningFormat> ReadReasoningFormat(const RequestFields& fields,
+absl::StatusOr<ReasoningFormat> ReadReasoningFormat(RequestFields& fields,
                                                     ReasoningFormat otherwise);
 
 }  // namespace behemoth::gateway

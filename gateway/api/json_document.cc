@@ -14,6 +14,9 @@ namespace {
 
 using nlohmann::json;
 
+constexpr size_t kMaxNamedKeyBytes = 64;
+constexpr size_t kMaxReasonBytes = 160;
+
 // The library's event interface: it lets us see a key twice and name the field of a bad number.
 class Builder : public nlohmann::json_sax<json> {
  public:
@@ -30,13 +33,13 @@ class Builder : public nlohmann::json_sax<json> {
   bool end_array() override { return Close(); }
 
   bool key(string_t& name) override {
-    json& object = *open_.back();
+    const json& object = *open_.back();
     key_ = std::move(name);
+    keys_.back().assign(key_, 0, kMaxNamedKeyBytes);
     if (object.size() >= kMaxObjectMembers) {
       return Fail(absl::StrCat("an object holds at most ", kMaxObjectMembers, " members"));
     }
     if (object.contains(key_)) return Fail("the key appears twice");
-    keys_.back() = key_;
     return true;
   }
 
@@ -45,8 +48,9 @@ class Builder : public nlohmann::json_sax<json> {
     // "[json.exception.parse_error.101] parse error at line 1, column 5: syntax error ..."
     std::string what = error.what();
     if (const size_t bracket = what.find("] "); bracket != what.npos) what.erase(0, bracket + 2);
-    // The text read last could be the prompt: it is not repeated.
+    // The text read last could be the prompt: it is not repeated; a number may be any length.
     if (const size_t read = what.find("; last read"); read != what.npos) what.erase(read);
+    if (what.size() > kMaxReasonBytes) what.replace(kMaxReasonBytes, what.npos, "...");
     return Fail(absl::StrCat("not valid JSON at byte ", position, ": ", what));
   }
 
@@ -100,9 +104,9 @@ class Builder : public nlohmann::json_sax<json> {
     return false;
   }
 
-  std::vector<json*> open_;  // a parent never moves while a child is open
-  std::vector<std::string> keys_;
-  std::string key_;
+  std::vector<json*> open_;        // a parent never moves while a child is open
+  std::vector<std::string> keys_;  // of open_: the key read last, cut short for messages
+  std::string key_;                // the same of the innermost object, whole
 };
 
 }  // namespace
@@ -110,6 +114,10 @@ class Builder : public nlohmann::json_sax<json> {
 absl::StatusOr<json> ReadJsonObject(std::string_view body) {
   if (body.substr(0, 3) == "\xEF\xBB\xBF") {
     return InvalidField("", "not valid JSON at byte 0: a byte order mark");
+  }
+  // The library takes a NUL for the end of its input, whatever stands behind it.
+  if (const size_t nul = body.find('\0'); nul != body.npos) {
+    return InvalidField("", absl::StrCat("not valid JSON at byte ", nul, ": a NUL"));
   }
   Builder builder;
   if (!json::sax_parse(body.begin(), body.end(), &builder)) {

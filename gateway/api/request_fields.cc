@@ -1,6 +1,7 @@
 #include "gateway/api/request_fields.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
 
 #include <utility>
 
@@ -12,9 +13,10 @@ namespace {
 
 using nlohmann::json;
 
+// %.15g: every bound of the table in full.
 std::string Range(const FieldSpec& field) {
-  return absl::StrCat("must be ", field.open_min ? "over " : "at least ", field.min,
-                      " and at most ", field.max);
+  return absl::StrFormat("must be %s %.15g and at most %.15g", field.open_min ? "over" : "at least",
+                         field.min, field.max);
 }
 
 absl::Status CheckNumber(const FieldSpec& field, std::string_view name, const json& value) {
@@ -23,7 +25,8 @@ absl::Status CheckNumber(const FieldSpec& field, std::string_view name, const js
     return InvalidField(name, integer ? "must be an integer" : "must be a number");
   }
   const double number = value.get<double>();
-  const bool low = field.open_min ? number <= field.min : number < field.min;
+  // Numbers travel as float: what is over 0 must still be over 0 there.
+  const bool low = field.open_min ? static_cast<float>(number) <= field.min : number < field.min;
   if (low || number > field.max) return InvalidField(name, Range(field));
   return absl::OkStatus();
 }
@@ -117,12 +120,9 @@ absl::StatusOr<RequestFields> RequestFields::Read(std::string_view body, uint8_t
 }
 
 absl::Status RequestFields::Accept(const std::string& name, json& value, uint8_t route) {
-  constexpr size_t kMaxUnknownNamed = 32;
   const FieldSpec* field = FindField(name, route);
   if (field == nullptr) {
-    if (warnings.size() < kMaxUnknownNamed) {
-      warnings.push_back({name.substr(0, 64), "unknown field, ignored"});
-    }
+    Warn(name, "unknown field, ignored");
     return absl::OkStatus();
   }
   if (value.is_null()) return absl::OkStatus();
@@ -134,23 +134,30 @@ absl::Status RequestFields::Accept(const std::string& name, json& value, uint8_t
       if (IsNeutral(*field, value)) return absl::OkStatus();
       return InvalidField(name, "is not supported yet");
     case Support::kWarned:
-      if (!IsNeutral(*field, value)) warnings.push_back({name, "is not supported, ignored"});
+      if (!IsNeutral(*field, value)) Warn(name, "is not supported, ignored");
       return absl::OkStatus();
     case Support::kWorks:
       break;
   }
-  // n_predict: -1 says "as many as there is room for", which is what absent says.
-  if (field->alias_of == "max_tokens" && value == -1) return absl::OkStatus();
   const std::string own_name(field->alias_of.empty() ? field->name : field->alias_of);
-  const auto [at, fresh] = values_.try_emplace(own_name, Value{name, value});
-  if (!fresh && at->second.json != value) {
+  const auto at = values_.find(own_name);
+  if (at == values_.end()) {
+    values_.emplace(own_name, Value{name, std::move(value)});
+  } else if (at->second.json != value) {
     const bool take = field->alias_of.empty();
     const std::string kept = take ? name : at->second.written_name;
     const std::string lost = take ? at->second.written_name : name;
-    warnings.push_back({lost, "means the same as " + kept + ", which says otherwise and counts"});
-    if (take) at->second = Value{name, value};
+    Warn(lost, absl::StrCat("means the same as ", kept, ", which says otherwise and counts"));
+    if (take) at->second = Value{name, std::move(value)};
   }
   return absl::OkStatus();
+}
+
+void RequestFields::Warn(std::string_view field, std::string_view message) {
+  constexpr size_t kMaxWarnings = 32;
+  constexpr size_t kMaxFieldBytes = 96;
+  if (warnings.size() >= kMaxWarnings) return;
+  warnings.push_back({std::string(field.substr(0, kMaxFieldBytes)), std::string(message)});
 }
 
 const json* RequestFields::Find(std::string_view name) const {

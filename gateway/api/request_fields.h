@@ -33,6 +33,9 @@ class RequestFields {
   std::vector<std::string> Strings(std::string_view name) const;
   std::vector<uint32_t> Ids(std::string_view name) const;
 
+  // Keeps the first 32: a body of unknown names must not become a reply of warnings.
+  void Warn(std::string_view field, std::string_view message);
+
   std::vector<Warning> warnings;
 
  private:

@@ -25,6 +25,10 @@ absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(std::string_view body,
     request.input = *std::move(read);
   } else if (prompt->is_string()) {
     request.input = prompt->get<std::string>();
+    for (const char* name : {"add_generation_prompt", "continue_final_message", "chat_template",
+                             "chat_template_kwargs"}) {
+      if (fields->Find(name) != nullptr) fields->Warn(name, "needs messages, ignored");
+    }
   } else {
     return InvalidField(fields->NameOf("prompt"), "must be a string");
   }
