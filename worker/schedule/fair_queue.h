@@ -60,6 +60,8 @@ class FairQueue {
   // The next in line: of the least served key (ties: by arrival); nullptr if nobody waits.
   Sequence* Front() const;
   int32_t size() const { return size_; }
+  // Remembered ones, the idle included.
+  size_t keys() const { return shares_.size(); }
 
  private:
   int64_t Floor() const;

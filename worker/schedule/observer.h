@@ -27,6 +27,11 @@ struct LoadSnapshot {
   uint64_t steps = 0;  // committed
 };
 
+// Blocks that sequences hold, 0 to 1.
+inline double KvUse(const LoadSnapshot& load) {
+  return load.blocks == 0 ? 0 : 1 - static_cast<double>(load.free_blocks) / load.blocks;
+}
+
 class ScheduleObserver {
  public:
   virtual ~ScheduleObserver() = default;

@@ -114,10 +114,18 @@ absl::Status Scheduler::ForceIds(const std::string& request_id, int32_t index,
   }
   Sequence& sequence = request->sequences[static_cast<size_t>(index)];
   if (sequence.ended()) return absl::NotFoundError("force_ids.sequence: has ended");
+  const size_t total = static_cast<size_t>(sequence.length()) + sequence.forced.size() + ids.size();
+  if (ids.empty() || total > static_cast<size_t>(config_.context_tokens)) {
+    return absl::InvalidArgumentError(absl::StrCat("force_ids.ids: ", ids.size(), ", ", total,
+                                                   " tokens in all, the context is ",
+                                                   config_.context_tokens));
+  }
   sequence.forced.insert(sequence.forced.end(), ids.begin(), ids.end());
-  // Sequences that share a prompt part after their first own token, not before.
-  const bool shares_prompt = !request->forked && request->spec.num_sequences > 1;
-  if (sequence.pending == 0 && !shares_prompt) AppendForced(sequence, now);
+  // Sequences that share a prompt part after their first own token, not before; and the logprobs
+  // of a prompt go out with the first token.
+  const bool needs_prompt =
+      !request->forked && (request->spec.num_sequences > 1 || request->spec.prompt_logprobs);
+  if (sequence.pending == 0 && !needs_prompt) AppendForced(sequence, now);
   return absl::OkStatus();
 }
 
@@ -229,7 +237,8 @@ void Scheduler::Finish(Sequence& sequence, FinishReason reason, std::optional<To
       .cached_tokens = request->cached_tokens,
       .completion_tokens = sequence.known() - request->prompt_tokens(),
       .queue_time = (scheduled ? request->first_scheduled_at : now) - request->arrived_at,
-      .prefill_time = between(request->first_scheduled_at, first),
+      // Forced tokens may come before the prompt was ever scheduled.
+      .prefill_time = std::max(between(request->first_scheduled_at, first), absl::ZeroDuration()),
       .decode_time = between(request->first_token_at, now),
       .first_token_time = has_token ? first - request->arrived_at : absl::ZeroDuration(),
       .preemptions = sequence.preemptions,

@@ -70,7 +70,10 @@ class Scheduler {
   absl::Status Abort(const std::string& request_id, const absl::Status& why);
   void Abort(Request* request, const absl::Status& why);
   void AbortAll(const absl::Status& why);
-  // The sequence's next tokens. NOT_FOUND; INVALID_ARGUMENT beyond the context.
+  // The sequence's next tokens, after those of the steps in flight; stop ids among them stop
+  // nothing, and what goes beyond max_tokens is cut off: the sequence ends by length. They come
+  // after the prompt's first token if the prompt is shared or its logprobs were asked for.
+  // NOT_FOUND; INVALID_ARGUMENT: none, or beyond the context.
   absl::Status ForceIds(const std::string& request_id, int32_t sequence, std::vector<TokenId> ids,
                         absl::Time now);
   absl::Status ExtendMaxTokens(const std::string& request_id, int32_t additional_tokens);
@@ -85,6 +88,7 @@ class Scheduler {
   LoadSnapshot load() const;
   bool idle() const { return requests_.empty() && steps_in_flight_ == 0; }
   absl::Time next_deadline() const;
+  const SchedulerConfig& config() const { return config_; }
 
   // Recounts the pool and compares it with the sequences' tables. For tests; O(everything).
   void CheckInvariants() const;
@@ -127,7 +131,7 @@ class Scheduler {
   void ReportProgress(absl::Time now);
   bool WantsDecodeRow(const Sequence& sequence) const;
   int32_t DecodeTokens(const Sequence& sequence) const;
-  void SecureDecodeBlocks();
+  void SecureRunningBlocks();
   bool SecureBlocks(Sequence& sequence, int32_t tokens);
   bool IsShared(BlockId block) const;
   Sequence* Victim();

@@ -84,12 +84,15 @@ void Scheduler::AcceptToken(Sequence& sequence, const SampleResult& sample, absl
     TokensEvent event{.ids = {sample.token}};
     if (sample.logprobs) event.logprobs.push_back(*sample.logprobs);
     EmitTokens(sequence, std::move(event), now);
+  } else if (sequence.index == 0 && request->spec.prompt_logprobs &&
+             !request->prompt_logprobs_sent) {
+    EmitTokens(sequence, {}, now);
   }
   if (stops) {
     Finish(sequence, FinishReason::kStop, sample.token, now);
   } else if (before + 1 >= request->spec.max_tokens) {
     Finish(sequence, FinishReason::kLength, std::nullopt, now);
-  } else if (!sequence.forced.empty()) {
+  } else if (!sequence.forced.empty() && sequence.pending == 0) {
     AppendForced(sequence, now);
   }
 }

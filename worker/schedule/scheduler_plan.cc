@@ -23,7 +23,7 @@ const StepPlan& Scheduler::PlanStep(absl::Time now) {
   planning_->prompt_tokens = 0;
 
   int32_t budget = config_.max_step_tokens;
-  SecureDecodeBlocks();
+  SecureRunningBlocks();
   PlanDecodes(&budget);
   PlanPrefills(budget, now);
   for (BlockId block : copy_sources_) cache_.Release(block);
@@ -79,13 +79,16 @@ int32_t Scheduler::DecodeTokens(const Sequence& sequence) const {
   return sequence.length() - sequence.planned;
 }
 
-void Scheduler::SecureDecodeBlocks() {
+void Scheduler::SecureRunningBlocks() {
   scratch_.clear();
   for (Sequence* sequence : running_) {
-    if (WantsDecodeRow(*sequence)) scratch_.push_back(sequence);
+    // A prefill has all its blocks, but for tokens that were forced after it was let in.
+    const bool grew = sequence->state == SequenceState::kPrefilling &&
+                      sequence->blocks.size() * config_.tokens_per_block < sequence->tokens.size();
+    if (grew || WantsDecodeRow(*sequence)) scratch_.push_back(sequence);
   }
   for (Sequence* sequence : scratch_) {
-    if (sequence->running()) SecureBlocks(*sequence, DecodeTokens(*sequence));
+    if (sequence->running()) SecureBlocks(*sequence, sequence->length() - sequence->planned);
   }
 }
 

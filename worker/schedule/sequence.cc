@@ -13,9 +13,9 @@ constexpr size_t kStates = 7;
 // kNext[from][to], in the order of the enum.
 constexpr std::array<std::array<bool, kStates>, kStates> kNext = {{
     // waiting prefilling decoding preempted finished cancelled failed
-    {false, true, false, false, true, true, true},      // waiting; finished: by the token of a step
-                                                        // that was in flight when it was preempted
-    {false, false, true, true, false, true, true},      // prefilling
+    {false, true, false, false, true, true, true},      // waiting; finished: by the token of a
+                                                        // step in flight when it was preempted
+    {false, false, true, true, true, true, true},       // prefilling; finished: forced tokens
     {false, false, false, true, true, true, true},      // decoding
     {true, false, false, false, false, true, true},     // preempted
     {false, false, false, false, false, false, false},  // finished

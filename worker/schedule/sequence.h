@@ -3,6 +3,7 @@
 //
 //   waiting -> prefilling -> decoding -> finished
 //   prefilling | decoding -> preempted -> waiting
+//   waiting | prefilling -> finished: by a token of a step in flight, or by forced tokens
 //   any but the ended ones -> cancelled | failed
 //
 // Engine thread only. Owned by the scheduler; a request lives until the last step that has a row
