@@ -44,7 +44,7 @@ void ModelHarness::Load(const HarnessOptions& options) {
       std::make_unique<Transformer>(config, *std::move(weights), activations_, *backend_);
 }
 
-std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pieces) {
+StepPlan ModelHarness::PlanFor(const std::vector<Piece>& pieces) {
   StepPlan plan;
   plan.number = ++step_;
   auto greedy = std::make_shared<SamplingParams>();
@@ -66,6 +66,25 @@ std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pie
          .slot = slot,
          .position = piece.position + static_cast<int32_t>(piece.tokens.size())});
   }
+  return plan;
+}
+
+absl::Status ModelHarness::BeginOnly(const std::vector<Piece>& pieces) {
+  return backend_->BeginStep(PlanFor(pieces));
+}
+
+void ModelHarness::CopyBlock(BlockId from, BlockId to) {
+  StepPlan plan;
+  plan.number = ++step_;
+  plan.copies.push_back({from, to});
+  const absl::Status begun = backend_->BeginStep(plan);
+  EXPECT_TRUE(begun.ok()) << begun;
+  EXPECT_TRUE(backend_->EndStep().ok());
+  EXPECT_TRUE(backend_->Collect().ok());
+}
+
+std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pieces) {
+  const StepPlan plan = PlanFor(pieces);
   const absl::Status begun = backend_->BeginStep(plan);
   EXPECT_TRUE(begun.ok()) << begun;
   if (!begun.ok()) return {};

@@ -42,6 +42,10 @@ class ModelHarness {
 
   // Runs one step, greedy; the raw logits of each piece that samples, in order.
   std::vector<std::vector<float>> Step(const std::vector<Piece>& pieces);
+  // What BeginStep says to the same step.
+  absl::Status BeginOnly(const std::vector<Piece>& pieces);
+  // Runs a step that copies a block and nothing else.
+  void CopyBlock(BlockId from, BlockId to);
   // Logits after the last of `tokens`, computed in chunks of at most `chunk` in blocks of its own.
   std::vector<float> LogitsAfter(const std::vector<TokenId>& tokens, int32_t chunk);
   // A table of `count` consecutive blocks.
@@ -51,6 +55,7 @@ class ModelHarness {
 
  private:
   void Load(const HarnessOptions& options);
+  StepPlan PlanFor(const std::vector<Piece>& pieces);
 
   ModelFolder folder_;
   BackendSpec spec_;
