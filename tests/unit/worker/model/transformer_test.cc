@@ -151,8 +151,7 @@ TEST(TransformerTest, ACopiedBlockServesLikeTheFirst) {
       model.Step({{.tokens = {7}, .position = 40, .blocks = ModelHarness::Table(0, 1)}})[0];
   model.CopyBlock(BlockId{0}, BlockId{5});
   model.Step({{.tokens = {8}, .position = 40, .blocks = ModelHarness::Table(0, 1)}});
-  const auto copied =
-      model.Step({{.slot = 1, .tokens = {7}, .position = 40, .blocks = {BlockId{5}}}});
+  const auto copied = model.Step({{.tokens = {7}, .position = 40, .blocks = {BlockId{5}}}});
   EXPECT_TRUE(SameBits(copied[0], expected));
 }
 
