@@ -4,7 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "worker/sampling/philox.h"
+#include "kernels/sampling/mass.h"
+#include "kernels/sampling/sampling.h"
 #include "worker/sampling/stages.h"
 
 namespace behemoth::worker {
@@ -21,27 +22,6 @@ bool IsUsable(std::span<const float> logits) {
 // Lowest id of the largest logit.
 TokenId ArgMax(std::span<const float> logits) {
   return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-// Inverse of the distribution function in order of ids; the sums in double, so that the last id is
-// reached only by its own mass.
-TokenId DrawFrom(std::span<const float> logits, double uniform) {
-  const float largest = logits[ArgMax(logits)];
-  const auto mass = [&](float logit) { return std::exp(static_cast<double>(logit - largest)); };
-  double total = 0;
-  for (const float logit : logits) {
-    if (logit != kRemoved) total += mass(logit);
-  }
-  const double target = uniform * total;
-  double below = 0;
-  TokenId last = 0;
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] == kRemoved) continue;
-    below += mass(logits[id]);
-    last = static_cast<TokenId>(id);
-    if (below > target) break;
-  }
-  return last;
 }
 
 }  // namespace
@@ -94,8 +74,9 @@ void SamplerState::ApplyPenalties(std::span<float> logits) const {
     if (count == 0 && !in_prompt_[id]) continue;
     float& logit = logits[id];
     logit = logit > 0 ? logit / p.repetition_penalty : logit * p.repetition_penalty;
-    logit -= p.frequency_penalty * static_cast<float>(count);
-    if (count > 0) logit -= p.presence_penalty;
+    if (count == 0) continue;
+    logit = std::fma(-p.frequency_penalty, static_cast<float>(count), logit);
+    logit -= p.presence_penalty;
   }
 }
 
@@ -112,14 +93,15 @@ SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
   const float largest = logits[ArgMax(logits)];
   result.finite = std::isfinite(largest);  // -inf: everything is masked
   if (!result.finite) return result;
-  if (p.temperature == 0) {
+  if (p.temperature < kernels::kGreedyTemperature) {
     result.token = ArgMax(logits);
   } else {
-    sampling::Temperature(logits, p.temperature);
-    if (p.min_p > 0) sampling::MinP(logits, p.min_p);
-    if (p.top_k > 0) sampling::TopK(logits, p.top_k, heap_);
-    if (p.top_p < 1) sampling::TopP(logits, p.top_p, heap_);
-    result.token = DrawFrom(logits, UniformDraw(p.seed, sequence_, position));
+    masses_.resize(logits.size());
+    sampling::ToMasses(logits, largest, p.temperature, masses_);
+    if (p.min_p > 0) sampling::MinP(masses_, p.min_p);
+    if (p.top_k > 0) sampling::TopK(masses_, p.top_k, heap_);
+    if (p.top_p < 1) sampling::TopP(masses_, p.top_p, heap_);
+    result.token = sampling::Draw(masses_, kernels::DrawBits(p.seed, sequence_, position));
   }
   Count(result.token);
   if (p.top_logprobs >= 0) result.logprobs = ScoreToken(raw, result.token, p.top_logprobs);
@@ -129,18 +111,17 @@ SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
 TokenLogprobs ScoreToken(std::span<const float> logits, TokenId token, int32_t top) {
   const float largest = logits[ArgMax(logits)];
   double mass = 0;
-  int32_t before = 0;
-  for (size_t id = 0; id < logits.size(); ++id) {
-    mass += std::exp(static_cast<double>(logits[id] - largest));
-    const bool earlier = static_cast<TokenId>(id) < token;
-    before += logits[id] > logits[token] || (earlier && logits[id] == logits[token]);
+  int32_t larger = 0;
+  for (const float logit : logits) {
+    mass += std::exp(static_cast<double>(logit - largest));
+    larger += logit > logits[token];
   }
   const double normalizer = static_cast<double>(largest) + std::log(mass);
   const auto logprob = [&](TokenId id) { return static_cast<float>(logits[id] - normalizer); };
 
   TokenLogprobs score;
   score.logprob = logprob(token);
-  score.rank = before + 1;
+  score.rank = 1 + larger;
   const size_t count = std::min<size_t>(static_cast<size_t>(std::max(top, 0)), logits.size());
   if (count == 0) return score;
   std::vector<TokenId> ids(logits.size());

@@ -42,7 +42,8 @@ class SamplerState {
   std::vector<int32_t> output_counts_;  // [vocabulary]
   std::vector<uint8_t> in_prompt_;      // [vocabulary]
   std::vector<uint8_t> is_allowed_;     // [vocabulary], or empty = all
-  std::vector<float> heap_;             // scratch of the truncating stages
+  std::vector<uint32_t> masses_;        // [vocabulary], of the row being sampled
+  std::vector<uint32_t> heap_;          // scratch of the truncating stages
 };
 
 // The raw distribution's view of `token`: log softmax, rank, and the `top` most likely ids.

@@ -1,67 +1,79 @@
 #include "worker/sampling/stages.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstddef>
 #include <functional>
-#include <limits>
+#include <numeric>
+
+#include "kernels/sampling/mass.h"
+
+// The arithmetic is of fused multiply-adds: one instruction where the processor has it, a library
+// call with the same result where not. Sanitizers run before the loader's choice may.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define BEHEMOTH_CLONES __attribute__((target_clones("arch=haswell", "default")))
+#else
+#define BEHEMOTH_CLONES
+#endif
 
 namespace behemoth::worker::sampling {
 namespace {
 
-constexpr float kRemoved = -std::numeric_limits<float>::infinity();
-
-float Largest(std::span<const float> logits) {
-  return *std::max_element(logits.begin(), logits.end());
+void KeepFrom(Masses masses, uint32_t least) {
+  for (uint32_t& mass : masses) {
+    if (mass < least) mass = 0;
+  }
 }
 
-void KeepFrom(std::span<float> logits, float least) {
-  for (float& logit : logits) {
-    if (logit < least) logit = kRemoved;
-  }
+uint64_t Total(std::span<const uint32_t> masses) {
+  return std::accumulate(masses.begin(), masses.end(), uint64_t{0});
 }
 
 }  // namespace
 
-void Temperature(std::span<float> logits, float temperature) {
-  const float largest = Largest(logits);
-  for (float& logit : logits) logit = (logit - largest) / temperature;
-}
-
-void MinP(std::span<float> logits, float min_p) {
-  KeepFrom(logits, Largest(logits) + std::log(min_p));
-}
-
-void TopK(std::span<float> logits, int k, std::vector<float>& scratch) {
-  if (static_cast<size_t>(k) >= logits.size()) return;
-  scratch.assign(logits.begin(), logits.end());
-  std::nth_element(scratch.begin(), scratch.begin() + (k - 1), scratch.end(), std::greater<>());
-  KeepFrom(logits, scratch[k - 1]);
-}
-
-void TopP(std::span<float> logits, float top_p, std::vector<float>& scratch) {
-  const float largest = Largest(logits);
-  double total = 0;
-  scratch.clear();
-  for (const float logit : logits) {
-    if (logit == kRemoved) continue;
-    total += std::exp(static_cast<double>(logit - largest));
-    scratch.push_back(logit);
+BEHEMOTH_CLONES void ToMasses(std::span<const float> logits, float largest, float temperature,
+                              Masses masses) {
+  const float inverse_temperature = 1.0f / temperature;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    masses[id] = kernels::MassOf((logits[id] - largest) * inverse_temperature);
   }
+}
+
+void MinP(Masses masses, float min_p) {
+  const float smallest = min_p * static_cast<float>(kernels::kUnitMass);
+  KeepFrom(masses, static_cast<uint32_t>(smallest));
+}
+
+void TopK(Masses masses, int32_t k, std::vector<uint32_t>& scratch) {
+  if (static_cast<size_t>(k) >= masses.size()) return;
+  scratch.assign(masses.begin(), masses.end());
+  std::nth_element(scratch.begin(), scratch.begin() + (k - 1), scratch.end(), std::greater<>());
+  KeepFrom(masses, scratch[static_cast<size_t>(k) - 1]);
+}
+
+void TopP(Masses masses, float top_p, std::vector<uint32_t>& scratch) {
+  scratch.clear();
+  for (const uint32_t mass : masses) {
+    if (mass != 0) scratch.push_back(mass);
+  }
+  const uint64_t wanted = kernels::NucleusMass(top_p, Total(scratch));
   // A heap, not a sort: the mass is nearly always in the first few dozen tokens.
   std::make_heap(scratch.begin(), scratch.end());
-  const double wanted = static_cast<double>(top_p) * total;
-  double above = 0;
-  float least = largest;
-  while (!scratch.empty() && above < wanted) {
+  uint64_t held = 0;
+  uint32_t least = 0;
+  while (held < wanted) {
     least = scratch.front();
-    while (!scratch.empty() && scratch.front() == least) {
-      above += std::exp(static_cast<double>(least - largest));
-      std::pop_heap(scratch.begin(), scratch.end());
-      scratch.pop_back();
-    }
+    held += least;
+    std::pop_heap(scratch.begin(), scratch.end());
+    scratch.pop_back();
   }
-  KeepFrom(logits, least);
+  KeepFrom(masses, least);
+}
+
+TokenId Draw(std::span<const uint32_t> masses, uint64_t bits) {
+  uint64_t rest = kernels::ScaleToTotal(bits, Total(masses));
+  size_t id = 0;
+  while (rest >= masses[id]) rest -= masses[id++];
+  return static_cast<TokenId>(id);
 }
 
 }  // namespace behemoth::worker::sampling

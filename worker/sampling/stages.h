@@ -1,19 +1,30 @@
-// The truncating stages, each a function of the row alone. A removed token's logit is -inf.
-// All keep at least one token: the largest is never removed. Equal logits share one fate.
+// The stages after temperature, each a function of one row of masses.
+//
+// A mass is a probability as an integer: round(2^31 exp((logit - largest) / temperature)), 0 for a
+// token that is removed. Sums of integers are exact in any order, so that every backend keeps the
+// same tokens and draws the same one; kernels/sampling has the arithmetic, and the device's own.
+// All stages keep at least one token, the largest. Equal masses share one fate.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
+#include "worker/ids.h"
+
 namespace behemoth::worker::sampling {
 
-// (logit - largest) / temperature: shifted first, so that no temperature overflows.
-void Temperature(std::span<float> logits, float temperature);
-// Keeps tokens with probability >= min_p * the largest probability.
-void MinP(std::span<float> logits, float min_p);
-// Keeps tokens not below the k-th largest logit: ties at the border stay.
-void TopK(std::span<float> logits, int k, std::vector<float>& scratch);
-// Keeps a token if the tokens strictly more likely than it hold less than `top_p` of the mass.
-void TopP(std::span<float> logits, float top_p, std::vector<float>& scratch);
+using Masses = std::span<uint32_t>;
+
+// `masses` is as long as `logits`; `largest` is the largest of them, finite.
+void ToMasses(std::span<const float> logits, float largest, float temperature, Masses masses);
+// Keeps masses >= min_p * 2^31.
+void MinP(Masses masses, float min_p);
+// Keeps masses not below the k-th largest, k >= 1: ties at the border stay.
+void TopK(Masses masses, int32_t k, std::vector<uint32_t>& scratch);
+// Keeps a mass if those strictly larger than it hold less than `top_p` of the total.
+void TopP(Masses masses, float top_p, std::vector<uint32_t>& scratch);
+// The first id, ascending, whose running sum exceeds `bits` / 2^64 of the total.
+TokenId Draw(std::span<const uint32_t> masses, uint64_t bits);
 
 }  // namespace behemoth::worker::sampling
