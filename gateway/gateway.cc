@@ -26,6 +26,7 @@ namespace behemoth::gateway {
 namespace {
 
 constexpr absl::Duration kKeyFilePoll = absl::Seconds(1);
+constexpr absl::Duration kLastBytes = absl::Seconds(5);
 constexpr absl::Duration kDnsInterval = absl::Seconds(5);
 
 int LoopThreads(int wanted) {
@@ -158,11 +159,12 @@ int Gateway::metrics_port() const { return parts_->metrics->port(); }
 bool Gateway::Drain() {
   Parts& p = *parts_;
   p.admission.Drain();
-  p.http->StopAccepting();
+  p.http->RetireConnections();
   const absl::Time end = absl::Now() + absl::Seconds(p.config.drain_timeout_s);
   const bool finished = p.admission.WaitIdle(end - absl::Now());
+  p.http->StopAccepting();
   // The last bytes are on their way when the last ticket is back.
-  p.http->WaitForConnections(std::min(end - absl::Now(), absl::Seconds(5)));
+  p.http->WaitForConnections(kLastBytes);
   return finished;
 }
 

@@ -18,8 +18,8 @@ class Gateway {
 
   int port() const;
   int metrics_port() const;
-  // Readiness off, nothing new, admitted requests run to their end within the drain timeout; what
-  // is left then is cut. False: something was cut.
+  // Readiness off and 503 for what is new, while admitted requests run to their end within the
+  // drain timeout; then the door closes and what is left is cut. False: something was cut.
   bool Drain();
 
  private:

@@ -24,7 +24,7 @@ int main(int argc, char** argv) {
   if (const auto status = gateway::Validate(config); !status.ok()) {
     return support::Fail(kProcess, status);
   }
-  support::Log().info("config {}", flags.Summary());
+  support::Log().info("config {} open_files={}", flags.Summary(), support::RaiseFileLimit());
   auto gateway = gateway::Gateway::Start(config);
   if (!gateway.ok()) return support::Fail(kProcess, gateway.status());
   support::Log().info("ready listen={}:{} metrics={}:{}", HostOf(config.http.listen),

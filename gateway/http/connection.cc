@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace behemoth::gateway {
@@ -10,6 +11,10 @@ namespace {
 
 // An idle stream costs its read buffer; a body wants few system calls.
 constexpr size_t kWatchBytes = 256, kHeadBytes = 4 << 10, kBodyBytes = 64 << 10;
+// What the write timeout measures: a large reply over a slow line makes progress, slice by slice.
+constexpr size_t kSliceBytes = 64 << 10;
+// Unsent replies of pipelined requests; over it the next one waits.
+constexpr size_t kPipelineBytes = 64 << 10;
 
 void Release(std::string& text) { std::string().swap(text); }
 
@@ -31,7 +36,15 @@ void Connection::Start() {
 
 void Connection::Retire() {
   retired_ = true;
-  if (state_ == State::kIdle) Close();
+  if (state_ != State::kIdle) return;
+  // The reply before may still be on its way.
+  if (queued_bytes() == 0) return Close();
+  close_after_write_ = true;
+}
+
+void Connection::RetireUnlessBusy() {
+  Retire();
+  if (state_ == State::kHead && !(parser_ && parser_->started())) Close();
 }
 
 void Connection::Close() {
@@ -77,7 +90,8 @@ void Connection::OnTimeout() {
 
 void Connection::Read() {
   if (reading_ || state_ == State::kClosed) return;
-  if (state_ == State::kExchange && in_.size() > setup_.limits->parser.header_bytes) return;
+  const bool waiting = state_ == State::kExchange || state_ == State::kIdle;
+  if (waiting && in_.size() > setup_.limits->parser.header_bytes) return;
   const size_t size = state_ == State::kBody || state_ == State::kLinger ? kBodyBytes
                       : state_ == State::kExchange                       ? kWatchBytes
                                                                          : kHeadBytes;
@@ -103,6 +117,8 @@ void Connection::Consume() {
   size_t offset = 0;
   while (state_ == State::kIdle || state_ == State::kHead || state_ == State::kBody) {
     if (offset == in_.size() && state_ != State::kBody) break;
+    // Replies that nobody reads must not pile up: OnWritten comes back here.
+    if (state_ == State::kIdle && (close_after_write_ || queued_bytes() > kPipelineBytes)) break;
     if (!parser_) parser_.emplace(setup_.limits->parser);
     if (state_ == State::kIdle) Enter(State::kHead);
     size_t taken = 0;
@@ -161,9 +177,11 @@ void Connection::OnBody() {
 
 void Connection::RefuseAndClose(Response response) {
   if (auto exchange = std::exchange(exchange_, nullptr)) exchange->OnGone();
+  const bool head_only = parser_ && parser_->head().method == "HEAD";
   parser_.reset();
   Release(in_);
   out_ += Serialize(response, false);
+  if (head_only) out_.resize(out_.size() - response.body.size());
   Enter(State::kExchange);  // no timer but the write's until the refusal is out
   close_after_write_ = true;
   Flush();
@@ -180,38 +198,37 @@ void Connection::Send(Response response) {
 
 void Connection::BeginStream(Response head) {
   if (state_ == State::kClosed) return;
-  streaming_ = true;
   keep_alive_ = keep_alive_ && chunked_ && !retired_;
   out_ += SerializeStreamHead(head, chunked_, keep_alive_);
 }
 
 void Connection::Write(std::string_view bytes) {
-  if (state_ == State::kClosed || bytes.empty()) return;
+  if (state_ == State::kClosed || too_slow_ || bytes.empty()) return;
   if (chunked_) {
     absl::StrAppend(&out_, absl::Hex(bytes.size()), "\r\n",
                     absl::string_view(bytes.data(), bytes.size()), "\r\n");
   } else {
     out_ += bytes;
   }
-  if (queued_bytes() > setup_.limits->queue_bytes) {
-    setup_.application->OnSlowReader();
-    // Not from inside the exchange's own call.
-    setup_.loop->Post([self = shared_from_this()] { self->Close(); });
-    return;
-  }
+  if (queued_bytes() > setup_.limits->queue_bytes) return CutSlowReader();
   Flush();
+}
+
+void Connection::CutSlowReader() {
+  if (std::exchange(too_slow_, true)) return;
+  setup_.application->OnSlowReader();
+  // Not from inside the exchange's own call.
+  setup_.loop->Post([self = shared_from_this()] { self->Close(); });
 }
 
 void Connection::End(bool keep_alive) {
   if (state_ == State::kClosed) return;
   if (chunked_) out_ += "0\r\n\r\n";
-  streaming_ = false;
   FinishReply(keep_alive && keep_alive_);
 }
 
 void Connection::FinishReply(bool keep_alive) {
   exchange_.reset();
-  streaming_ = false;
   if (!keep_alive || retired_) {
     close_after_write_ = true;
     Flush();
@@ -237,26 +254,38 @@ void Connection::Linger() {
 void Connection::Flush() {
   if (!writing_.empty() || out_.empty() || state_ == State::kClosed) return;
   writing_.swap(out_);
+  written_ = 0;
+  WriteSlice();
+}
+
+void Connection::WriteSlice() {
+  const size_t size = std::min(writing_.size() - written_, kSliceBytes);
   write_timer_->Start(absl::Milliseconds(setup_.limits->write_timeout_ms), [this] {
-    setup_.application->OnSlowReader();
+    if (!std::exchange(too_slow_, true)) setup_.application->OnSlowReader();
     Close();
   });
   setup_.transport->Write(
-      writing_.data(), writing_.size(),
-      [self = shared_from_this()](auto error, size_t) { self->OnWritten(error); });
+      writing_.data() + written_, size,
+      [self = shared_from_this()](auto error, size_t bytes) { self->OnWritten(error, bytes); });
 }
 
-void Connection::OnWritten(boost::system::error_code error) {
+void Connection::OnWritten(boost::system::error_code error, size_t bytes) {
   write_timer_->Cancel();
-  if (writing_.capacity() > kHeadBytes) Release(writing_);
-  writing_.clear();
   if (state_ == State::kClosed) return;
   if (error) return Close();
+  written_ += bytes;
+  if (written_ < writing_.size()) return WriteSlice();
+  if (writing_.capacity() > kHeadBytes) Release(writing_);
+  writing_.clear();
+  written_ = 0;
   if (!out_.empty()) return Flush();
   if (close_after_write_) {
     if (state_ != State::kLinger) Linger();
   } else if (const auto exchange = exchange_; exchange && state_ == State::kExchange) {
     exchange->OnDrained();
+  } else if (state_ == State::kIdle && !in_.empty()) {
+    Consume();
+    Read();
   }
 }
 

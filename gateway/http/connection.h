@@ -2,10 +2,11 @@
 //
 // States: kIdle -> kHead -> kBody -> kExchange -> kIdle ... -> kLinger -> kClosed. Loop thread
 // only; kept alive by its own pending operations and by the server's list until kClosed. Always
-// reading, also during an exchange: that is how a client that goes away is noticed at once. What a
-// client pipelines waits, up to the size of one head; more stops the reading until the reply is
-// done. A write that does not end in write_timeout_ms, or a queue over queue_bytes, is a slow
-// reader: the exchange is cancelled and the connection cut.
+// reading, also during an exchange: that is how a client that goes away, or closes its half, is
+// noticed at once. What a client pipelines waits, up to the size of one head, until the reply
+// before it is done and mostly sent; more stops the reading. A 64 KiB slice that does not leave in
+// write_timeout_ms, or a stream's queue over queue_bytes, is a slow reader: counted once, the
+// exchange is cancelled and the connection cut.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +37,10 @@ class Connection final : public Responder, public std::enable_shared_from_this<C
   explicit Connection(Setup setup);
 
   void Start();
-  // No further request after the one in work; an idle connection closes now.
+  // No further request after the one in work; an idle connection closes when its last reply is out.
   void Retire();
+  // The same, and a connection that has not sent a byte yet closes too.
+  void RetireUnlessBusy();
   void Close();
 
   // Responder
@@ -45,7 +48,7 @@ class Connection final : public Responder, public std::enable_shared_from_this<C
   void BeginStream(Response head) override;
   void Write(std::string_view bytes) override;
   void End(bool keep_alive) override;
-  size_t queued_bytes() const override { return out_.size() + writing_.size(); }
+  size_t queued_bytes() const override { return out_.size() + writing_.size() - written_; }
 
  private:
   enum class State { kIdle, kHead, kBody, kExchange, kLinger, kClosed };
@@ -58,8 +61,10 @@ class Connection final : public Responder, public std::enable_shared_from_this<C
   void RefuseAndClose(Response response);
   void FinishReply(bool keep_alive);
   void Linger();
+  void CutSlowReader();
   void Flush();
-  void OnWritten(boost::system::error_code error);
+  void WriteSlice();
+  void OnWritten(boost::system::error_code error, size_t bytes);
   void OnTimeout();
   void Enter(State state);
   int TimeoutMs(State state) const;
@@ -72,8 +77,9 @@ class Connection final : public Responder, public std::enable_shared_from_this<C
   std::string in_;       // read and not yet consumed
   std::string scratch_;  // where the pending read goes
   std::string out_, writing_;
+  size_t written_ = 0;  // of writing_
   bool reading_ = false, retired_ = false, keep_alive_ = false, chunked_ = false;
-  bool streaming_ = false, head_only_ = false, close_after_write_ = false;
+  bool head_only_ = false, close_after_write_ = false, too_slow_ = false;
 };
 
 }  // namespace behemoth::gateway

@@ -14,7 +14,7 @@ struct HttpLimits {
   int body_timeout_ms = 60'000;          // 8 MiB at 1.1 Mbit/s
   int idle_timeout_ms = 75'000;          // above the 60 s of common proxies, which close first
   int linger_timeout_ms = 2'000;         // after an early refusal: time for the client to read it
-  int write_timeout_ms = 30'000;         // one write of at most write_bytes makes no end
+  int write_timeout_ms = 30'000;         // 64 KiB at 17 kbit/s: no reader is that slow
   size_t queue_bytes = size_t{4} << 20;  // of one stream; over it the reader is too slow
 };
 

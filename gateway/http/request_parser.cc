@@ -104,7 +104,8 @@ bool RequestParser::keep_alive() const { return grammar_->keep_alive(); }
 bool RequestParser::started() const { return started_; }
 
 bool RequestParser::expects_continue() const {
-  return head_done_ && !grammar_->is_done() && head().Find("expect").has_value();
+  return head_done_ && !grammar_->is_done() && head().minor_version == 1 &&
+         head().Find("expect").has_value();
 }
 
 RequestParser::Step RequestParser::Fail(int status, std::string message) {
@@ -171,6 +172,9 @@ RequestParser::Step RequestParser::CheckHead() {
       (!absl::EqualsIgnoreCase(absl::string_view(coding->data(), coding->size()), "chunked") ||
        CountHeader(head.headers, "transfer-encoding") > 1)) {
     return Fail(501, "The only transfer coding known is chunked.");
+  }
+  if (head.minor_version == 0 && head.Find("transfer-encoding")) {
+    return Fail(400, "HTTP/1.0 has no Transfer-Encoding.");
   }
   // The same check as Beast's, should its order of fields ever matter.
   if (head.Find("transfer-encoding") && head.Find("content-length")) {

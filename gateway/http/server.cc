@@ -5,6 +5,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/synchronization/mutex.h>
 
+#include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -86,14 +87,20 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
 
   int port() const { return port_; }
 
+  void RetireConnections() {
+    retiring_ = true;
+    ForEach([](Connection& connection) { connection.Retire(); });
+  }
+
   void StopAccepting() {
+    retiring_ = true;
     loops_->at(0).Post([self = shared_from_this()] {
       self->stopping_ = true;
       error_code ignored;
       self->acceptor_.close(ignored);
       self->pause_.cancel();
     });
-    ForEach([](Connection& connection) { connection.Retire(); });
+    ForEach([](Connection& connection) { connection.RetireUnlessBusy(); });
   }
 
   bool WaitForConnections(absl::Duration timeout) {
@@ -159,6 +166,7 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
       auto connection = std::make_shared<Connection>(std::move(setup));
       self->Remember(connection, loop);
       connection->Start();
+      if (self->retiring_) connection->Retire();
     });
   }
 
@@ -184,6 +192,7 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
   tcp::acceptor acceptor_;  // loop 0 only, like the two below
   boost::asio::steady_timer pause_;
   bool stopping_ = false;
+  std::atomic<bool> retiring_{false};
   int port_ = 0;
   absl::Mutex mutex_;
   absl::flat_hash_map<Connection*, Entry> connections_ ABSL_GUARDED_BY(mutex_);
@@ -199,6 +208,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerCo
 
 HttpServer::~HttpServer() { Stop(); }
 int HttpServer::port() const { return impl_->port(); }
+void HttpServer::RetireConnections() { impl_->RetireConnections(); }
 void HttpServer::StopAccepting() { impl_->StopAccepting(); }
 bool HttpServer::WaitForConnections(absl::Duration timeout) {
   return impl_->WaitForConnections(timeout);

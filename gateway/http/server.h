@@ -1,6 +1,7 @@
 // Accepts connections and spreads them over the loops.
 //
-// Life: Start -> accepting -> StopAccepting -> Stop. Thread-safe; the composition root calls.
+// Life: Start -> accepting -> RetireConnections -> StopAccepting -> Stop. Thread-safe; the
+// composition root calls.
 #pragma once
 
 #include <absl/status/statusor.h>
@@ -31,7 +32,10 @@ class HttpServer {
   ~HttpServer();
 
   int port() const;
-  // No new connections; idle ones close, the others after their reply.
+  // Idle connections close, the others after their reply; new ones are answered once: what is
+  // refused while draining hears why, and probes still reach /health and /live.
+  void RetireConnections();
+  // No new connections; those without a request in work close.
   void StopAccepting();
   // True when every connection has ended within `timeout`.
   bool WaitForConnections(absl::Duration timeout);

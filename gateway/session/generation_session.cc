@@ -145,6 +145,8 @@ void GenerationSession::BeginGenerations() {
     heartbeat_ = setup_.loop->NewTimer();
     heartbeat_->Start(setup_.services->limits.heartbeat, [this] { Beat(); });
   }
+  if (cancel_asked_) return FinishCancelled();
+  begun_ = true;
   for (size_t i = 0; i < generations_.size(); ++i) {
     generations_[i]->Start(*setup_.services->workers, *setup_.loop);
   }
@@ -168,21 +170,22 @@ void GenerationSession::OnPromptLogprobs(std::vector<std::optional<TokenLogprobs
   if (options_.output.prompt_logprobs) prompt_logprobs_ = std::move(logprobs);
 }
 
-void GenerationSession::MeasureTokens(size_t tokens) {
+void GenerationSession::MeasureTokens(Choice& choice, size_t tokens) {
   const absl::Time now = setup_.loop->Now();
-  if (last_tokens_ == absl::InfinitePast()) {
+  if (!std::exchange(first_token_seen_, true)) {
     setup_.services->probe->OnFirstToken(absl::ToDoubleSeconds(now - arrival_));
-  } else {
-    setup_.services->probe->OnTokensAfter(absl::ToDoubleSeconds(now - last_tokens_),
+  }
+  if (choice.last_tokens != absl::InfinitePast()) {
+    setup_.services->probe->OnTokensAfter(absl::ToDoubleSeconds(now - choice.last_tokens),
                                           static_cast<int>(tokens));
   }
-  last_tokens_ = now;
+  choice.last_tokens = now;
 }
 
 void GenerationSession::OnDelta(uint32_t index, GenerationDelta delta) {
   if (closed_) return;
-  if (!delta.ids.empty()) MeasureTokens(delta.ids.size());
   Choice& choice = choices_[index];
+  if (!delta.ids.empty()) MeasureTokens(choice, delta.ids.size());
   if (!options_.output.stream) {
     choice.content += delta.text.content;
     choice.reasoning += delta.text.reasoning;
@@ -368,10 +371,10 @@ void GenerationSession::FinishReply() {
   Close(200);
 }
 
+// The client's own id where it is a sane one, else ours.
 Response GenerationSession::WithIds(Response response) const {
-  if (!setup_.client_request_id.empty()) {
-    response.headers.emplace_back("X-Request-Id", setup_.client_request_id);
-  }
+  const std::string& id = setup_.client_request_id.empty() ? head_.id : setup_.client_request_id;
+  if (!id.empty()) response.headers.emplace_back("X-Request-Id", id);
   return response;
 }
 
@@ -408,10 +411,10 @@ void GenerationSession::Close(int code) {
 
 void GenerationSession::OnGone() {
   if (closed_) return;
-  setup_.services->probe->OnCancelled(!responder_                            ? "body"
-                                      : generations_.empty()                 ? "tokenizing"
-                                      : last_tokens_ == absl::InfinitePast() ? "waiting"
-                                                                             : "decoding");
+  setup_.services->probe->OnCancelled(!responder_          ? "body"
+                                      : !begun_            ? "tokenizing"
+                                      : !first_token_seen_ ? "waiting"
+                                                           : "decoding");
   const auto alive = shared_from_this();
   Close(499);
   generations_.clear();  // called by the connection, never from inside a generation
@@ -419,14 +422,18 @@ void GenerationSession::OnGone() {
 
 void GenerationSession::EndByControl() {
   if (closed_) return;
-  if (generations_.empty()) {
-    return Fail(absl::CancelledError("The request was cancelled before it ran."));
-  }
+  cancel_asked_ = true;  // before its generations begin: they never do
+  if (!begun_) return;
   for (auto& generation : generations_) generation->EndByControl();
 }
 
+void GenerationSession::FinishCancelled() {
+  for (uint32_t i = 0; i < choices_.size(); ++i) OnEnd(i, {.reason = FinishReason::kCancelled});
+  options_.output.stream ? FinishStream() : FinishReply();
+}
+
 void GenerationSession::EndThinkingByControl() {
-  if (closed_ || generations_.empty()) return;
+  if (closed_ || !begun_) return;
   std::vector<EncodeInput> inputs(1);
   inputs[0].segments.push_back({.text = "\n</think>\n\n"});
   setup_.services->tokenizer->Encode(std::move(inputs), setup_.loop->Now() + absl::Seconds(5),

@@ -63,6 +63,7 @@ class GenerationSession final : public Exchange,
     std::vector<TokenLogprobs> logprobs;
     SequenceEnd end;
     size_t text_offset = 0;  // code points sent before
+    absl::Time last_tokens = absl::InfinitePast();
   };
 
   absl::Status Parse(const std::string& body);
@@ -83,7 +84,8 @@ class GenerationSession final : public Exchange,
   std::string CompletionBody();
   std::string Echo(uint32_t choice) const;
   Response WithIds(Response response) const;
-  void MeasureTokens(size_t tokens);
+  void MeasureTokens(Choice& choice, size_t tokens);
+  void FinishCancelled();
 
   Setup setup_;
   const absl::Time arrival_;
@@ -105,9 +107,9 @@ class GenerationSession final : public Exchange,
   std::string out_;  // SSE bytes of this event
   std::unique_ptr<Timer> heartbeat_;
   ProgressEvent progress_;
-  absl::Time last_tokens_ = absl::InfinitePast();
   size_t generations_done_ = 0;
   bool streaming_ = false, closed_ = false, warned_ = false, paused_ = false, registered_ = false;
+  bool first_token_seen_ = false, begun_ = false, cancel_asked_ = false;
 };
 
 }  // namespace behemoth::gateway

@@ -5,6 +5,7 @@
 
 #include "behemoth/tokenizer/v1/tokenizer.grpc.pb.h"
 #include "gateway/upstream/channel.h"
+#include "gateway/upstream/open_calls.h"
 #include "gateway/upstream/tokenizer_client.h"
 #include "proto/support/log.h"
 #include "proto/support/status_convert.h"
@@ -73,6 +74,7 @@ struct Shared : std::enable_shared_from_this<Shared> {
   Loop* loop;
   std::function<void(std::shared_ptr<const Vocabulary>)> on_vocabulary;
   std::atomic<bool> available{false};
+  OpenCalls calls;
   // `loop` only.
   std::unique_ptr<Timer> timer;
   std::string fingerprint;
@@ -83,11 +85,13 @@ struct Shared : std::enable_shared_from_this<Shared> {
     auto call = std::make_shared<UnaryCall<pb::EncodeRequest, pb::EncodeResponse>>();
     call->request.add_inputs();
     call->context.set_deadline(absl::ToChronoTime(absl::Now() + kProbeTimeout));
+    const uint64_t key = calls.Add([call] { call->context.TryCancel(); });
     stub->async()->Encode(&call->context, &call->request, &call->reply,
-                          [self = shared_from_this(), call](const grpc::Status& status) {
+                          [self = shared_from_this(), call, key](const grpc::Status& status) {
                             self->loop->Post([self, call, ok = status.ok()] {
                               self->OnProbe(ok, call->reply.fingerprint());
                             });
+                            self->calls.Remove(key);
                           });
   }
 
@@ -100,10 +104,12 @@ struct Shared : std::enable_shared_from_this<Shared> {
   void Fetch() {
     auto call = std::make_shared<UnaryCall<pb::GetVocabularyRequest, pb::GetVocabularyResponse>>();
     call->context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
+    const uint64_t key = calls.Add([call] { call->context.TryCancel(); });
     stub->async()->GetVocabulary(
         &call->context, &call->request, &call->reply,
-        [self = shared_from_this(), call](const grpc::Status& status) {
+        [self = shared_from_this(), call, key](const grpc::Status& status) {
           self->loop->Post([self, call, ok = status.ok()] { self->OnFetched(ok, call->reply); });
+          self->calls.Remove(key);
         });
   }
 
@@ -123,6 +129,14 @@ struct Shared : std::enable_shared_from_this<Shared> {
   }
 };
 
+// gRPC's own words name addresses; a client of ours need not know them.
+absl::Status ForClient(const absl::Status& status) {
+  if (absl::IsUnavailable(status) || absl::IsCancelled(status)) {
+    return absl::UnavailableError("The tokenizer cannot be reached.");
+  }
+  return status;
+}
+
 class GrpcTokenizerClient final : public TokenizerClient {
  public:
   explicit GrpcTokenizerClient(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {
@@ -132,18 +146,24 @@ class GrpcTokenizerClient final : public TokenizerClient {
     });
   }
 
+  ~GrpcTokenizerClient() override {
+    shared_->calls.CancelAndWait();
+    shared_->timer.reset();  // the last callback may release `shared_` after the loop is gone
+  }
+
   void Encode(std::vector<EncodeInput> inputs, absl::Time deadline, Loop& loop,
               EncodeDone done) override {
     auto call = std::make_shared<UnaryCall<pb::EncodeRequest, pb::EncodeResponse>>();
     call->request = ToProto(std::move(inputs));
     call->context.set_deadline(absl::ToChronoTime(deadline));
+    const uint64_t key = shared_->calls.Add([call] { call->context.TryCancel(); });
     shared_->stub->async()->Encode(
         &call->context, &call->request, &call->reply,
-        [call, loop = &loop, shared = shared_,
+        [call, key, loop = &loop, shared = shared_,
          done = std::make_shared<EncodeDone>(std::move(done))](const grpc::Status& status) {
           if (status.error_code() == grpc::StatusCode::UNAVAILABLE) shared->available = false;
           loop->Post([call, done, result = support::FromGrpc(status)] {
-            if (!result.ok()) return (*done)(result);
+            if (!result.ok()) return (*done)(ForClient(result));
             IdLists lists;
             for (const pb::Encoding& encoding : call->reply.encodings()) {
               lists.emplace_back(encoding.ids().begin(), encoding.ids().end());
@@ -153,6 +173,7 @@ class GrpcTokenizerClient final : public TokenizerClient {
             }
             (*done)(std::move(lists));
           });
+          shared->calls.Remove(key);
         });
   }
 

@@ -10,6 +10,7 @@
 
 #include "behemoth/worker/v1/worker.grpc.pb.h"
 #include "gateway/upstream/channel.h"
+#include "gateway/upstream/open_calls.h"
 #include "gateway/upstream/worker_messages.h"
 #include "proto/support/status_convert.h"
 
@@ -32,13 +33,17 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
   using Deliver = absl::AnyInvocable<void(const Message&)>;
   using Ended = absl::AnyInvocable<void(absl::Status)>;
 
-  StreamReader(Loop& loop, Deliver deliver, Ended ended)
-      : loop_(loop), deliver_(std::move(deliver)), ended_(std::move(ended)) {}
+  StreamReader(std::shared_ptr<OpenCalls> calls, Loop& loop, Deliver deliver, Ended ended)
+      : calls_(std::move(calls)),
+        loop_(loop),
+        deliver_(std::move(deliver)),
+        ended_(std::move(ended)) {}
 
   grpc::ClientContext& context() { return context_; }
 
   void Begin() {
     self_ = this->shared_from_this();
+    call_key_ = calls_->Add([self = self_] { self->Abort(); });
     // The hold lets the loop's thread start a read while no operation is pending.
     this->AddHold();
     this->StartRead(&incoming_);
@@ -47,7 +52,17 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
 
   // Loop thread.
   void Cancel() {
-    if (std::exchange(silent_, true)) return;
+    if (!std::exchange(silent_, true)) Abort();
+  }
+
+  void Pause(bool paused) {
+    paused_ = paused;
+    if (!paused) Drain();
+  }
+
+ private:
+  // Any thread.
+  void Abort() {
     bool release = false;
     {
       absl::MutexLock lock(&mutex_);
@@ -57,12 +72,6 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
     if (release) this->RemoveHold();
   }
 
-  void Pause(bool paused) {
-    paused_ = paused;
-    if (!paused) Drain();
-  }
-
- private:
   void OnReadDone(bool ok) override {
     bool wake = false, release = false;
     {
@@ -95,17 +104,21 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
       self->status_ = std::move(status);
       self->Drain();
     });
+    // The posted task may have been the last owner but for the entry that goes here.
+    const auto calls = calls_;
+    calls->Remove(call_key_);
   }
 
   // Loop thread. The observer may pause, resume or cancel from inside its own call.
   void Drain() {
     if (std::exchange(draining_, true)) return;
-    Take();
-    while (!paused_ && !silent_ && !backlog_.empty()) {
+    // What a paused reader leaves in `ready_` is what stops gRPC from reading on.
+    while (!paused_ && !silent_) {
+      if (backlog_.empty()) Take();
+      if (backlog_.empty()) break;
       const Message message = std::move(backlog_.front());
       backlog_.pop_front();
       deliver_(message);
-      if (backlog_.empty()) Take();
     }
     draining_ = false;
     if (paused_ || silent_ || !status_) return;
@@ -117,14 +130,16 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
     absl::MutexLock lock(&mutex_);
     for (auto& message : ready_) backlog_.push_back(std::move(message));
     ready_.clear();
-    if (!paused_ && !reading_ && held_) {
+    if (!reading_ && held_) {
       reading_ = true;
       this->StartRead(&incoming_);
     }
   }
 
+  const std::shared_ptr<OpenCalls> calls_;
   Loop& loop_;
   grpc::ClientContext context_;
+  uint64_t call_key_ = 0;
   std::shared_ptr<StreamReader> self_;
   Message incoming_;
   absl::Mutex mutex_;
@@ -140,6 +155,14 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
   bool paused_ = false, silent_ = false, draining_ = false;
 };
 
+// What the calls of one client share; outlives the client, until its last call has ended.
+struct Door {
+  explicit Door(const std::shared_ptr<grpc::Channel>& channel)
+      : stub(pb::WorkerService::NewStub(channel)) {}
+  std::unique_ptr<Stub> stub;
+  std::shared_ptr<OpenCalls> calls = std::make_shared<OpenCalls>();
+};
+
 // A unary call that keeps itself alive; the answer is posted, or dropped without a callback.
 template <typename Request, typename Reply>
 struct UnaryCall {
@@ -148,12 +171,17 @@ struct UnaryCall {
   Reply reply;
 };
 
+template <typename Call>
+uint64_t Track(OpenCalls& calls, const std::shared_ptr<Call>& call) {
+  return calls.Add([call] { call->context.TryCancel(); });
+}
+
 class Call final : public GenerateCall {
  public:
-  Call(std::shared_ptr<Stub> stub, const GenerateSpec& spec, GenerateObserver* observer, Loop& loop)
-      : stub_(std::move(stub)), request_(ToProto(spec)) {
+  Call(std::shared_ptr<Door> door, const GenerateSpec& spec, GenerateObserver* observer, Loop& loop)
+      : door_(std::move(door)), request_(ToProto(spec)) {
     reader_ = std::make_shared<StreamReader<pb::GenerateResponse>>(
-        loop,
+        door_->calls, loop,
         [observer](const pb::GenerateResponse& response) {
           if (auto event = FromProto(response)) observer->OnEvent(*std::move(event));
         },
@@ -161,7 +189,7 @@ class Call final : public GenerateCall {
     if (spec.deadline != absl::InfiniteFuture()) {
       reader_->context().set_deadline(absl::ToChronoTime(spec.deadline));
     }
-    stub_->async()->Generate(&reader_->context(), &request_, reader_.get());
+    door_->stub->async()->Generate(&reader_->context(), &request_, reader_.get());
     reader_->Begin();
     request_.clear_prompt_ids();  // serialised by now; an idle stream need not keep it
   }
@@ -187,11 +215,13 @@ class Call final : public GenerateCall {
     call->request = std::move(request);
     call->request.set_request_id(request_.request_id());
     call->context.set_deadline(absl::ToChronoTime(absl::Now() + kUnaryTimeout));
-    stub_->async()->Control(&call->context, &call->request, &call->reply,
-                            [call, stub = stub_](const grpc::Status&) {});
+    const uint64_t key = Track(*door_->calls, call);
+    door_->stub->async()->Control(
+        &call->context, &call->request, &call->reply,
+        [call, key, door = door_](const grpc::Status&) { door->calls->Remove(key); });
   }
 
-  std::shared_ptr<Stub> stub_;
+  std::shared_ptr<Door> door_;
   pb::GenerateRequest request_;
   std::shared_ptr<StreamReader<pb::GenerateResponse>> reader_;
 };
@@ -200,16 +230,17 @@ class Call final : public GenerateCall {
 // that percent and names are fresh. Loop thread only but for construction by the same thread.
 class GrpcWatch : public std::enable_shared_from_this<GrpcWatch> {
  public:
-  GrpcWatch(std::shared_ptr<Stub> stub, WorkerWatch* watch, Loop& loop)
-      : stub_(std::move(stub)), watch_(watch), loop_(loop) {}
+  GrpcWatch(std::shared_ptr<Door> door, WorkerWatch* watch, Loop& loop)
+      : door_(std::move(door)), watch_(watch), loop_(loop) {}
 
   void Begin() {
     AskStatus();
     reader_ = std::make_shared<StreamReader<pb::WatchLoadResponse>>(
-        loop_, [this](const pb::WatchLoadResponse& response) { OnLoad(FromProto(response)); },
+        door_->calls, loop_,
+        [this](const pb::WatchLoadResponse& response) { OnLoad(FromProto(response)); },
         [this](absl::Status status) { watch_->OnLost(std::move(status)); });
     request_.mutable_interval()->set_nanos(500'000'000);
-    stub_->async()->WatchLoad(&reader_->context(), &request_, reader_.get());
+    door_->stub->async()->WatchLoad(&reader_->context(), &request_, reader_.get());
     reader_->Begin();
   }
   void End() {
@@ -219,7 +250,7 @@ class GrpcWatch : public std::enable_shared_from_this<GrpcWatch> {
 
  private:
   void OnLoad(WorkerLoad load) {
-    const bool settled = load.state == WorkerState::kReady && load.state == last_state_;
+    const bool settled = told_ && load.state == WorkerState::kReady && load.state == last_state_;
     last_state_ = load.state;
     watch_->OnLoad(load);
     if (!settled && !ended_) AskStatus();
@@ -229,45 +260,52 @@ class GrpcWatch : public std::enable_shared_from_this<GrpcWatch> {
     if (std::exchange(asking_, true)) return;
     auto call = std::make_shared<UnaryCall<pb::GetStatusRequest, pb::GetStatusResponse>>();
     call->context.set_deadline(absl::ToChronoTime(absl::Now() + kUnaryTimeout));
-    stub_->async()->GetStatus(
+    const uint64_t key = Track(*door_->calls, call);
+    door_->stub->async()->GetStatus(
         &call->context, &call->request, &call->reply,
-        [call, stub = stub_, weak = weak_from_this(), loop = &loop_](const grpc::Status& status) {
-          auto self = weak.lock();
-          if (!self) return;
-          loop->Post([self, call, ok = status.ok()] {
-            self->asking_ = false;
-            if (ok && !self->ended_) self->watch_->OnReport(FromProto(call->reply));
+        [call, key, door = door_, weak = weak_from_this(), loop = &loop_](const grpc::Status& got) {
+          loop->Post([weak, call, ok = got.ok()] {
+            if (const auto self = weak.lock()) self->OnStatus(ok, call->reply);
           });
+          door->calls->Remove(key);
         });
   }
 
-  std::shared_ptr<Stub> stub_;
+  void OnStatus(bool ok, const pb::GetStatusResponse& reply) {
+    asking_ = false;
+    if (!ok || ended_) return;
+    told_ = true;
+    watch_->OnReport(FromProto(reply));
+  }
+
+  std::shared_ptr<Door> door_;
   WorkerWatch* const watch_;
   Loop& loop_;
   pb::WatchLoadRequest request_;
   std::shared_ptr<StreamReader<pb::WatchLoadResponse>> reader_;
   WorkerState last_state_ = WorkerState::kUnknown;
-  bool asking_ = false, ended_ = false;
+  bool asking_ = false, told_ = false, ended_ = false;
 };
 
 class GrpcWorkerClient final : public WorkerClient {
  public:
   explicit GrpcWorkerClient(const std::shared_ptr<grpc::Channel>& channel)
-      : stub_(pb::WorkerService::NewStub(channel)) {}
+      : door_(std::make_shared<Door>(channel)) {}
+  ~GrpcWorkerClient() override { door_->calls->CancelAndWait(); }
 
   std::unique_ptr<GenerateCall> Generate(GenerateSpec spec, GenerateObserver* observer,
                                          Loop& loop) override {
-    return std::make_unique<Call>(stub_, spec, observer, loop);
+    return std::make_unique<Call>(door_, spec, observer, loop);
   }
 
   std::shared_ptr<void> Watch(WorkerWatch* watch, Loop& loop) override {
-    auto grpc_watch = std::make_shared<GrpcWatch>(stub_, watch, loop);
+    auto grpc_watch = std::make_shared<GrpcWatch>(door_, watch, loop);
     grpc_watch->Begin();
     return std::shared_ptr<void>(nullptr, [grpc_watch](void*) { grpc_watch->End(); });
   }
 
  private:
-  std::shared_ptr<Stub> stub_;
+  std::shared_ptr<Door> door_;
 };
 
 }  // namespace

@@ -137,7 +137,7 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
         view.waiting_requests += member->load.waiting_requests;
         view.kv_use += member->load.kv_use;
       } else if (!member->lost) {
-        view.best_state = member->load.state;
+        view.best_state = Silent(*member) ? WorkerState::kUnknown : member->load.state;
         view.load_percent = std::max(view.load_percent, member->report.load_percent);
         view.eta = member->report.eta;
       }
@@ -152,10 +152,11 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
 
  private:
   bool Usable(const Member& member) const {
-    const absl::Time now = loop_.Now();
     return !member.leaving && !member.lost && member.load.state == WorkerState::kReady &&
-           now - member.heard < config_.silence && now >= member.ejected_until;
+           !Silent(member) && loop_.Now() >= member.ejected_until;
   }
+
+  bool Silent(const Member& member) const { return loop_.Now() - member.heard >= config_.silence; }
 
   // Reports are half a second old, so what we sent since then counts by our own books.
   static std::tuple<uint32_t, double> Cost(const Member& member) {
@@ -204,7 +205,7 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
         observer_(observer),
         loop_(loop),
         timer_(loop.NewTimer()) {
-    Try(absl::UnavailableError("no worker is ready"));
+    Try(absl::UnavailableError("No worker is ready."));
   }
   ~PooledCall() override { Cancel(); }
 
@@ -231,8 +232,14 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
   }
 
   void OnDone(absl::Status status) override {
-    const bool unavailable = absl::IsUnavailable(status);
+    // We hear nothing of what we cancel: this is a worker that stopped before the request did.
+    const bool unavailable = absl::IsUnavailable(status) || absl::IsCancelled(status);
     Leave(unavailable);
+    // gRPC's own words name addresses; a client of ours need not know them.
+    if (unavailable) {
+      status = absl::UnavailableError(delivered_ ? "The worker was lost."
+                                                 : "No worker can take the request now.");
+    }
     if (!delivered_ && (unavailable || absl::IsResourceExhausted(status))) {
       // The stream is still on the stack: its object goes when the next one is made.
       timer_->Start(absl::ZeroDuration(), [this, status = std::move(status)] { Try(status); });

@@ -3,6 +3,7 @@
 
 #include <absl/status/status.h>
 
+#include <cstdint>
 #include <string_view>
 
 namespace behemoth::support {
@@ -10,6 +11,10 @@ namespace behemoth::support {
 // Blocks SIGTERM and SIGINT in the calling thread and all threads it starts later, ignores SIGPIPE.
 // First line of main, before any thread.
 void BlockSignals();
+
+// Lets the process open as many files as its hard limit allows; shells give 1,024 by default. The
+// new limit, in descriptors.
+uint64_t RaiseFileLimit();
 
 // Waits for SIGTERM or SIGINT. Afterwards a second one ends the process at once, exit code 130.
 // Returns the signal's number; also returns (0) after RequestShutdown() from any thread.
