@@ -1,0 +1,53 @@
+// What the process is told at start. Flags equal the fields, vLLM's names where vLLM has the thing.
+#pragma once
+
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "proto/support/flags.h"
+#include "proto/support/tls.h"
+
+namespace behemoth::worker {
+
+struct Config {
+  std::string model;                      // folder
+  std::vector<std::string> served_names;  // empty = the folder's own name
+  std::string listen = "127.0.0.1:50052";
+  std::string metrics_listen = "127.0.0.1:9102";
+
+  std::string backend = "auto";  // auto, cpu, cuda
+  int cpu_threads = 0;           // 0 = one per core
+  int tensor_parallel_size = 1;
+  std::string load_format = "auto";  // auto, random
+  uint64_t seed = 0;                 // of random weights
+
+  int max_model_len = 0;                // 0 = the model's, capped to what fits
+  int max_num_seqs = 64;                // rows of a step
+  int max_step_tokens = 0;              // 0 = 512, or max_num_seqs if that is more
+  std::string kv_cache_dtype = "auto";  // auto, float32, bf16
+  bool enable_prefix_caching = true;
+  // A reader at ten tokens a second does not notice; a step of a 123B model takes a third of it.
+  int itl_target_ms = 100;
+  double gpu_memory_utilization = 0.9;
+  double gpu_memory_limit_gib = 0;     // 0 = none
+  uint64_t kv_cache_memory_bytes = 0;  // 0 = cpu: 512 MiB or one context; else all that is left
+
+  int queue_max_requests = 1024;
+  int64_t queue_max_tokens = 1 << 20;  // 128 prompts of 8,192
+
+  support::ServerTlsConfig tls;
+  bool reflection = true;
+  bool vllm_metrics = true;
+  int drain_timeout_s = 120;
+  int heartbeat_timeout_s = 30;  // the slowest step: 512 tokens of a big model on few cores
+};
+
+void AddFlags(Config& config, support::Flags& flags);
+
+// Fills in what follows from other fields. INVALID_ARGUMENT naming the flag.
+absl::Status Complete(Config& config);
+
+}  // namespace behemoth::worker

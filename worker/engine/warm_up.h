@@ -1,0 +1,15 @@
+// The first steps of a runner, before anybody waits for one: memory is touched, graphs are
+// captured, kernels are loaded.
+#pragma once
+
+#include <absl/status/status.h>
+
+#include "worker/runner/model_runner.h"
+
+namespace behemoth::worker {
+
+// A prefill as wide as a step may be, and a decode after it. Uses slot 0 and the first blocks,
+// whose contents mean nothing yet. The runner's own errors: the device does not work.
+absl::Status WarmUp(ModelRunner& runner);
+
+}  // namespace behemoth::worker

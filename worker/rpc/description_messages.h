@@ -1,0 +1,27 @@
+// What GetStatus says that does not change while the process lives.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "behemoth/worker/v1/worker.pb.h"
+#include "worker/engine/mailbox.h"
+#include "worker/runner/model_loader.h"
+
+namespace behemoth::worker {
+
+struct WorkerDescription {
+  std::vector<std::string> served_names;
+  ModelDescription model;
+  RunnerLimits limits;
+  MailboxLimits queue;
+  std::string device;
+  uint64_t device_bytes = 0;
+  uint64_t planned_bytes = 0;
+  std::string build;
+};
+
+v1::GetStatusResponse ToMessage(const WorkerDescription& description);
+
+}  // namespace behemoth::worker

@@ -1,0 +1,118 @@
+#include "worker/rpc/generate_call.h"
+
+#include <absl/time/clock.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "proto/support/status_convert.h"
+#include "worker/rpc/event_messages.h"
+
+namespace behemoth::worker {
+namespace {
+
+// As many as a request has sequences: their tokens come in turns.
+constexpr size_t kCoalesceDepth = 16;
+
+}  // namespace
+
+void GenerateCall::Begin(Engine* engine, GenerationRequest request, absl::Time deadline) {
+  self_ = shared_from_this();
+  engine_ = engine;
+  request_id_ = request.request_id;
+  deadline_ = deadline;
+  request.sink = self_;
+  const absl::StatusOr<RequestSerial> serial = engine->Submit(std::move(request));
+  if (!serial.ok()) return Refuse(serial.status());
+  serial_ = *serial;
+}
+
+void GenerateCall::Refuse(const absl::Status& status) {
+  self_ = shared_from_this();
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = true;
+  }
+  observer_->OnRefused(status);
+  Finish(support::ToGrpc(status));
+}
+
+bool GenerateCall::Push(TokenEvent event) {
+  absl::MutexLock lock(&mutex_);
+  if (broken_) return true;  // the abort is on its way
+  if (bytes_ > kBufferBytes) return false;
+  const size_t bytes = BytesOf(event);
+  bool merged = false;
+  const size_t depth = std::min(events_.size(), kCoalesceDepth);
+  for (size_t i = 1; i <= depth && !merged; ++i) {
+    merged = Coalesce(event, &events_[events_.size() - i]);
+  }
+  if (!merged) events_.push_back(std::move(event));
+  bytes_ += merged ? bytes - sizeof(TokenEvent) : bytes;
+  ScheduleWrite();
+  return true;
+}
+
+void GenerateCall::Close(const absl::Status& status) {
+  absl::MutexLock lock(&mutex_);
+  closed_ = status;
+  ScheduleWrite();
+}
+
+void GenerateCall::ScheduleWrite() {
+  mutex_.AssertHeld();
+  if (writing_ || scheduled_) return;
+  scheduled_ = true;
+  writer_->Schedule(shared_from_this());
+}
+
+void GenerateCall::OnWriteDone(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (!ok) {
+      broken_ = true;
+      events_.clear();
+      bytes_ = 0;
+    }
+  }
+  Advance();
+}
+
+// Starts the next write, or the end. After the end nobody gets the token any more.
+void GenerateCall::Advance() {
+  std::optional<absl::Status> end;
+  {
+    absl::MutexLock lock(&mutex_);
+    scheduled_ = false;
+    if (writing_) return;
+    if (!events_.empty()) {
+      const TokenEvent event = std::move(events_.front());
+      events_.pop_front();
+      bytes_ -= BytesOf(event);
+      ToMessage(event, &response_);
+    } else if (closed_) {
+      end = closed_;
+    } else {
+      return;
+    }
+    writing_ = true;
+  }
+  if (end) {
+    Finish(support::ToGrpc(*end));
+  } else {
+    StartWrite(&response_);
+  }
+}
+
+void GenerateCall::OnCancel() {
+  if (engine_ == nullptr || serial_ == 0) return;
+  const absl::Status why = absl::Now() >= deadline_
+                               ? absl::DeadlineExceededError("the call's deadline has passed")
+                               : absl::CancelledError("the caller is gone");
+  engine_->Abort(request_id_, serial_, why);
+}
+
+void GenerateCall::OnDone() { self_.reset(); }
+
+}  // namespace behemoth::worker

@@ -1,0 +1,264 @@
+#include "worker/worker.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "proto/support/log.h"
+#include "proto/support/process.h"
+#include "proto/support/version.h"
+#include "worker/engine/warm_up.h"
+#include "worker/rpc/description_messages.h"
+
+namespace behemoth::worker {
+namespace {
+
+constexpr char kProcess[] = "behemoth-worker";
+// On the CPU the host is shared with others: six chats of 8,192 tokens of the tiny model.
+constexpr uint64_t kCpuKvBytes = uint64_t{512} << 20;
+// For the last bytes of streams that have ended.
+constexpr absl::Duration kCloseTime = absl::Seconds(2);
+constexpr absl::Duration kProgressLogInterval = absl::Seconds(2);
+
+std::string Bound(const std::string& listen, int port) {
+  return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
+}
+
+LoadOptions OptionsOf(const Config& config, BackendKind backend) {
+  const bool bf16 = config.kv_cache_dtype == "bf16" || config.kv_cache_dtype == "bfloat16";
+  return {.folder = config.model,
+          .load_format = config.load_format == "random" ? LoadFormat::kRandom : LoadFormat::kAuto,
+          .random_seed = config.seed,
+          .backend = backend,
+          .kv_type = bf16 ? KvType::kBfloat16 : KvType::kFloat32,
+          .max_model_len = config.max_model_len,
+          .max_sequences = config.max_num_seqs,
+          .max_step_tokens = config.max_step_tokens,
+          .threads = config.cpu_threads};
+}
+
+struct Opened {
+  BackendKind backend;
+  std::unique_ptr<OpenedModel> model;
+};
+
+absl::StatusOr<Opened> OpenOn(const Config& config, BackendKind backend) {
+  auto model = OpenModel(OptionsOf(config, backend));
+  if (!model.ok()) return model.status();
+  return Opened{backend, *std::move(model)};
+}
+
+// auto: cuda, or the cpu where the build or the machine has no GPU. A model that cuda refuses for
+// its format is refused by the cpu with the same words.
+absl::StatusOr<Opened> Open(const Config& config) {
+  if (config.backend == "cpu") return OpenOn(config, BackendKind::kCpu);
+  absl::StatusOr<Opened> opened = OpenOn(config, BackendKind::kCuda);
+  const bool absent =
+      absl::IsUnimplemented(opened.status()) || absl::IsUnavailable(opened.status());
+  if (config.backend == "auto" && absent) return OpenOn(config, BackendKind::kCpu);
+  return opened;
+}
+
+absl::StatusOr<MemoryPlan> Plan(const Config& config, const Opened& opened, int32_t* fitting) {
+  MemoryLimits limits = HostMemory();
+  limits.utilization = config.gpu_memory_utilization;
+  limits.limit_bytes = static_cast<uint64_t>(config.gpu_memory_limit_gib * (1 << 30));
+  limits.kv_bytes = config.kv_cache_memory_bytes;
+  const ModelNeeds& needs = opened.model->needs();
+  if (opened.backend == BackendKind::kCpu && limits.kv_bytes == 0) {
+    limits.kv_bytes = std::max(
+        kCpuKvBytes, needs.block_bytes * static_cast<uint32_t>(needs.blocks_for_one_context));
+  }
+  return PlanMemory(needs, opened.model->description().context_tokens, config.max_num_seqs, limits,
+                    fitting);
+}
+
+uint64_t DrawSecret() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
+  Config config = wanted;
+  absl::StatusOr<Opened> opened = Open(config);
+  if (!opened.ok()) return opened.status();
+  int32_t fitting_tokens = 0;
+  absl::StatusOr<MemoryPlan> plan = Plan(config, *opened, &fitting_tokens);
+  if (!plan.ok() && config.max_model_len == 0 && fitting_tokens > 1) {
+    support::Log().warn("context capped to what fits max_model_len={} model={}", fitting_tokens,
+                        opened->model->description().context_tokens);
+    config.max_model_len = fitting_tokens;
+    opened = Open(config);
+    if (!opened.ok()) return opened.status();
+    plan = Plan(config, *opened, nullptr);
+  }
+  if (!plan.ok()) return plan.status();
+  support::Log().info("memory plan: {}", plan->Describe());
+  auto worker =
+      std::unique_ptr<Worker>(new Worker(config, std::move(opened->model), *std::move(plan)));
+  if (const absl::Status serving = worker->Serve(); !serving.ok()) return serving;
+  return worker;
+}
+
+Worker::Worker(const Config& config, std::unique_ptr<OpenedModel> model, const MemoryPlan& plan)
+    : config_(config),
+      plan_(plan),
+      queue_{.queue_requests = config.queue_max_requests, .queue_tokens = config.queue_max_tokens},
+      model_(std::move(model)),
+      registry_(std::make_shared<prometheus::Registry>()) {
+  const ModelDescription& description = model_->description();
+  const MemoryLimits host = HostMemory();
+  support::RegisterBuildInfo(*registry_, kProcess);
+  probe_ = std::make_unique<Probe>(*registry_,
+                                   ProbeConfig{.model_name = config_.served_names.front(),
+                                               .blocks = plan_.blocks,
+                                               .tokens_per_block = plan_.needs.tokens_per_block,
+                                               .vllm_names = config_.vllm_metrics});
+  board_ = std::make_unique<StatusBoard>(ToMessage(
+      WorkerDescription{.served_names = config_.served_names,
+                        .model = description,
+                        .limits = {.vocabulary_size = description.vocabulary_size,
+                                   .context_tokens = description.context_tokens,
+                                   .blocks = plan_.blocks,
+                                   .tokens_per_block = plan_.needs.tokens_per_block,
+                                   .max_sequences = config_.max_num_seqs,
+                                   .max_step_tokens = config_.max_step_tokens},
+                        .queue = queue_,
+                        .device = "cpu",
+                        .device_bytes = host.total_bytes,
+                        .planned_bytes = plan_.planned_bytes(),
+                        .build = absl::StrCat(support::Version(), " ", support::Commit())}));
+}
+
+absl::Status Worker::Serve() {
+  feed_ = std::make_unique<LoadFeed>([this] { return Snapshot(); });
+  const auto last_beat = [this] { return running_engine_.load()->last_beat(); };
+  watchdog_ = std::make_unique<EngineWatchdog>(absl::Seconds(config_.heartbeat_timeout_s),
+                                               last_beat, board_.get(), &health_);
+  board_->SetListener([this] {
+    watchdog_->Refresh();
+    feed_->Announce();
+    probe_->OnState(board_->reported());
+    support::Log().info("state={}", Name(board_->reported()));
+  });
+  const ModelDescription& description = model_->description();
+  const RequestLimits limits{.vocabulary_size = description.vocabulary_size,
+                             .context_tokens = description.context_tokens,
+                             .max_sequences = config_.max_num_seqs,
+                             .eos_ids = description.eos_ids};
+  service_ =
+      std::make_unique<WorkerService>(limits, board_.get(), feed_.get(), &writer_, probe_.get());
+  health_.Set("", true);
+  auto metrics = support::MetricsServer::Start(config_.metrics_listen, registry_);
+  if (!metrics.ok()) return metrics.status();
+  metrics_ = *std::move(metrics);
+  auto server = support::GrpcServer::Start({.listen = config_.listen,
+                                            .tls = config_.tls,
+                                            .max_receive_bytes = MaxRequestBytes(limits),
+                                            .reflection = config_.reflection},
+                                           {service_.get()}, &health_);
+  if (!server.ok()) return server.status();
+  server_ = *std::move(server);
+  support::Log().info("loading listen={} metrics={}", Bound(config_.listen, server_->port()),
+                      Bound(config_.metrics_listen, metrics_->port()));
+  loader_ = std::thread([this] { LoadInBackground(); });
+  return absl::OkStatus();
+}
+
+void Worker::LoadInBackground() {
+  const absl::Time began = absl::Now();
+  const absl::Status loaded = Load();
+  loading_ = false;
+  if (!loaded.ok()) {
+    support::Fail(kProcess, loaded);
+    board_->Enter(WorkerState::kFailed);
+    return support::RequestShutdown();
+  }
+  if (!board_->Enter(WorkerState::kReady)) return;  // a signal came first
+  support::Log().info(
+      "ready listen={} metrics={} load_s={:.2f}", Bound(config_.listen, server_->port()),
+      Bound(config_.metrics_listen, metrics_->port()), absl::ToDoubleSeconds(absl::Now() - began));
+}
+
+absl::Status Worker::Load() {
+  absl::Time logged = absl::Now();
+  const auto progress = [&](const LoadProgress& load) {
+    const absl::Time now = absl::Now();
+    board_->SetLoadProgress(load.done_bytes, load.total_bytes, now);
+    probe_->OnLoadProgress(load.done_bytes, load.total_bytes);
+    if (now - logged < kProgressLogInterval) return;
+    logged = now;
+    support::Log().info("loading percent={:.1f} bytes={}", board_->load_percent(), load.done_bytes);
+  };
+  progress({.done_bytes = 0, .total_bytes = plan_.needs.weight_bytes});
+  auto runner = model_->Load(plan_.blocks, progress);
+  if (!runner.ok()) return runner.status();
+  runner_ = *std::move(runner);
+  board_->Enter(WorkerState::kWarming);
+  if (absl::Status warm = WarmUp(*runner_); !warm.ok()) return warm;
+
+  EngineHooks hooks;
+  hooks.on_publish = [this](const LoadSnapshot& load) {
+    probe_->OnLoad(load);
+    writer_.Flush();
+  };
+  hooks.on_failure = [this](const absl::Status& why) {
+    support::Fail(kProcess, why);
+    board_->Enter(WorkerState::kFailed);
+    support::RequestShutdown();
+  };
+  engine_ = std::make_unique<Engine>(ScheduleFor(runner_->limits()), queue_, runner_.get(),
+                                     probe_.get(), std::move(hooks));
+  engine_->Start();
+  running_engine_ = engine_.get();
+  service_->Attach(engine_.get());
+  return absl::OkStatus();
+}
+
+SchedulerConfig Worker::ScheduleFor(const RunnerLimits& limits) const {
+  return {.context_tokens = limits.context_tokens,
+          .blocks = limits.blocks,
+          .tokens_per_block = limits.tokens_per_block,
+          .max_sequences = limits.max_sequences,
+          .max_step_tokens = limits.max_step_tokens,
+          .pipeline_depth = limits.pipeline_depth,
+          .prefix_caching = config_.enable_prefix_caching,
+          .itl_target = absl::Milliseconds(config_.itl_target_ms),
+          .cache_secret = DrawSecret()};
+}
+
+v1::WatchLoadResponse Worker::Snapshot() const {
+  Engine* const engine = running_engine_.load();
+  return ToMessage(board_->reported(), engine == nullptr ? LoadSnapshot{} : engine->load());
+}
+
+bool Worker::Shutdown() {
+  board_->Enter(WorkerState::kDraining);  // not if it has failed
+  if (loading_) {
+    server_->Drain(absl::ZeroDuration());
+    return false;
+  }
+  loader_.join();
+  if (engine_ != nullptr) {
+    const bool finished =
+        failed() || engine_->Drain(absl::Now() + absl::Seconds(config_.drain_timeout_s));
+    support::Log().info("drained finished={}", finished);
+    if (!board_->responsive()) return false;
+    engine_->Stop();
+  }
+  feed_->End();
+  server_->Drain(kCloseTime);
+  return true;
+}
+
+Worker::~Worker() {
+  if (loader_.joinable()) loader_.join();
+}
+
+}  // namespace behemoth::worker
