@@ -6,6 +6,7 @@
 #   tests/run.sh unit tidy                these layers (the ctest labels)
 #   tests/run.sh --sanitize address       in build/address (address, undefined, thread)
 set -euo pipefail
+# shellcheck source=deploy/local/steps.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/local/steps.sh"
 cd "$root"
 
@@ -22,7 +23,6 @@ done
 case "$sanitize" in ''|address|undefined|thread) ;; *) echo "--sanitize: '$sanitize' is not address, undefined or thread" >&2; exit 2 ;; esac
 
 install_packages test
-fetch_third_party
 
 # ---- Python: what others wrote, pinned ------------------------------------------------------------
 venv="$root/build/venv"

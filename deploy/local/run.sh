@@ -3,6 +3,7 @@
 # processes, sends the model card's own call and shows thinking and answer as they stream, then
 # serves until Ctrl-C.
 set -euo pipefail
+# shellcheck source=deploy/local/steps.sh
 source "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 
 usage() {
@@ -39,7 +40,6 @@ model=$(cd "$model" && pwd)
 # ---- Install and build ---------------------------------------------------------------------------
 if [ "$install" = yes ]; then
   install_packages
-  fetch_third_party
 fi
 cuda=off
 if [ "$backend" != cpu ] && { [ "$backend" = cuda ] || [ -e /dev/nvidiactl ]; }; then
@@ -74,7 +74,7 @@ start() {
 }
 stop_all() {
   local i
-  trap '' INT TERM
+  trap '' HUP INT TERM
   for ((i = ${#pids[@]} - 1; i >= 0; i--)); do kill -TERM "${pids[i]}" 2>/dev/null || true; done
   for ((i = 0; i < 100; i++)); do
     [ -z "$(jobs -pr)" ] && return
@@ -83,6 +83,7 @@ stop_all() {
   kill -KILL "${pids[@]}" 2>/dev/null || true
 }
 trap stop_all EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Steps that deploy/local/run.sh and tests/run.sh share. Sourced, never run.
 # Each step says what it does, does nothing when its result is already there, and ends the script
 # with one plain sentence when it cannot be done.
@@ -41,9 +42,6 @@ install_packages() {
   apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null ||
     die "apt-get install failed; the lines above say why"
 }
-
-# What no distribution packages: sentencepiece's C++ library (pinned source archive).
-fetch_third_party() { "$root/deploy/local/fetch_sentencepiece.sh"; }
 
 # configure DIR [cmake arguments]: once; Ninja notices changed CMake files by itself.
 configure() {

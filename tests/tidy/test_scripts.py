@@ -1,0 +1,36 @@
+"""Every shell script passes shellcheck; the two commands refuse what they do not know."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHELLCHECK = Path(sys.executable).parent / "shellcheck"
+SCRIPTS = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.sh", ".ci/run"],
+    cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_shellcheck_has_nothing_to_warn_of():
+    scripts = [name for name in SCRIPTS if (ROOT / name).is_file()]
+    assert "deploy/local/run.sh" in scripts and ".ci/run" in scripts
+    result = subprocess.run([SHELLCHECK, "-S", "warning", "-x", *scripts], cwd=ROOT,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_scripts_can_be_run():
+    for name in (".ci/run", "deploy/local/run.sh", "tests/run.sh"):
+        assert (ROOT / name).stat().st_mode & 0o111, name
+    result = subprocess.run([ROOT / "deploy/local/run.sh", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    for option in ("--model", "--port", "--backend", "--once", "--no-install"):
+        assert option in result.stdout
+
+
+def test_a_layer_that_does_not_exist_is_refused():
+    result = subprocess.run([ROOT / "tests/run.sh", "units"], capture_output=True, text=True)
+    assert result.returncode == 2 and "units" in result.stderr
+    result = subprocess.run([ROOT / "tests/run.sh", "--sanitize", "memory"], capture_output=True,
+                            text=True)
+    assert result.returncode == 2 and "memory" in result.stderr
