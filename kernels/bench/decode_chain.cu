@@ -4,12 +4,14 @@
 // of the limit, and whether row 0's logits are the same bits for every batch size. Weights are
 // random with mean zero: a mean would make the chain drift to infinities, and those draw less power
 // than real numbers do.
-//   decode_chain [layers [sweep]]   (88 layers need 64 GB of device memory)
+//   decode_chain [layers [sweep | matrices]]   (88 layers need 64 GB of device memory)
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "kernels/bench/read_chain.cuh"
@@ -71,7 +73,11 @@ struct Chain {
 
   void Allocate(void** pointer, size_t bytes) { Check(cudaMalloc(pointer, bytes), "cudaMalloc"); }
   void Build();
+  void Complete(int m, const DecodeGemmConfig& choice, DecodeGemmConfig* configs);
   void EnqueueStep(int m, const DecodeGemmConfig& choice);
+  void EnqueueOne(int m, int i, int layer, int next, int next_layer,
+                  const DecodeGemmConfig* configs, bool overlap);
+  void TimeMatrices(int m, const DecodeGemmConfig& choice);
 };
 
 uint16_t Bits(float value) { return ToBf16(value).bits; }
@@ -109,37 +115,77 @@ void Chain::Build() {
   Check(cudaDeviceSynchronize(), "fill");
 }
 
-void Chain::EnqueueStep(int m, const DecodeGemmConfig& choice) {
-  DecodeGemmConfig configs[5];
+void Chain::Complete(int m, const DecodeGemmConfig& choice, DecodeGemmConfig* configs) {
   for (int i = 0; i < 5; ++i) {
     const DecodeGemmShape shape = {m, matrices[i].n, matrices[i].k, matrices[i].kind};
     const auto config = CompleteDecodeGemm(choice, shape, limits);
     if (!config) std::exit(1);
     configs[i] = *config;
   }
+}
+
+void Chain::EnqueueStep(int m, const DecodeGemmConfig& choice) {
+  DecodeGemmConfig configs[5];
+  Complete(m, choice, configs);
   CopyRow<<<64, 256, 0, stream>>>(static_cast<uint16_t*>(rows), static_cast<uint16_t*>(act[0]),
                                   kHidden, PaddedRows(m));
   const int launches = 4 * layers + 1;
   for (int launch = 0; launch < launches; ++launch) {
     const int i = launch + 1 == launches ? kHead : launch % 4;
     const int next = launch + 2 == launches ? kHead : (launch + 1) % 4;
-    const Matrix& matrix = matrices[i];
-    DecodeGemmArgs args;
-    args.weight = matrix.copies[i == kHead ? 0 : launch / 4];
-    args.act = static_cast<bf16*>(act[i % 4]);
-    args.out = i == kHead ? logits : act[(i + 1) % 4];
-    args.residual = static_cast<bf16*>(rows);
-    args.partials = static_cast<float*>(partials);
-    args.counters = static_cast<uint32_t*>(counters);
-    args.m = m, args.n = matrix.n, args.k = matrix.k;
-    args.epilogue = matrix.epilogue;
-    args.output = i == kHead ? GemmOutput::kRowMajorFloat : GemmOutput::kActivation;
-    if (choice.prefetch_steps > 0 && i != kHead) {
-      args.next_weight = matrices[next].copies[next == kHead ? 0 : (launch + 1) / 4];
-      args.next_map = configs[next].map;
-      args.next_unit_bytes = UnitBytes(matrices[next].kind);
+    EnqueueOne(m, i, launch / 4, next, (launch + 1) / 4, configs, launch > 0);
+  }
+}
+
+// One GEMM: matrix i of layer `layer`; its stripes' end asks for the start of `next`.
+void Chain::EnqueueOne(int m, int i, int layer, int next, int next_layer,
+                       const DecodeGemmConfig* configs, bool overlap) {
+  const Matrix& matrix = matrices[i];
+  DecodeGemmArgs args;
+  args.weight = matrix.copies[i == kHead ? 0 : layer];
+  args.act = static_cast<bf16*>(act[i % 4]);
+  args.out = i == kHead ? logits : act[(i + 1) % 4];
+  args.residual = static_cast<bf16*>(rows);
+  args.partials = static_cast<float*>(partials);
+  args.counters = static_cast<uint32_t*>(counters);
+  args.m = m, args.n = matrix.n, args.k = matrix.k;
+  args.epilogue = matrix.epilogue;
+  args.output = i == kHead ? GemmOutput::kRowMajorFloat : GemmOutput::kActivation;
+  if (configs[i].prefetch_steps > 0 && i != kHead) {
+    args.next_weight = matrices[next].copies[next == kHead ? 0 : next_layer];
+    args.next_map = configs[next].map;
+    args.next_unit_bytes = UnitBytes(matrices[next].kind);
+  }
+  Check(LaunchDecodeGemm(configs[i], matrix.kind, args, {stream, overlap}));
+}
+
+// Each matrix for itself: all its layers, one after the other, and the same reads.
+void Chain::TimeMatrices(int m, const DecodeGemmConfig& choice) {
+  DecodeGemmConfig configs[5];
+  Complete(m, choice, configs);
+  constexpr const char* kNames[] = {"qkv", "o", "gate_up", "down", "lm_head"};
+  for (int i = 0; i < 5; ++i) {
+    const int count = static_cast<int>(matrices[i].copies.size());
+    const int launches = std::max(count, 8);
+    std::vector<bench::Span> reads;
+    for (int launch = 0; launch < launches; ++launch) {
+      reads.push_back({matrices[i].copies[launch % count], matrices[i].bytes()});
     }
-    Check(LaunchDecodeGemm(configs[i], matrix.kind, args, {stream, launch > 0}));
+    const double read_us =
+        bench::GraphMicroseconds([&](cudaStream_t capture) {
+          bench::EnqueueReads(reads, limits.sm_count, static_cast<uint32_t*>(partials), capture);
+        }) /
+        launches;
+    const double us =
+        bench::GraphMicroseconds([&](cudaStream_t capture) {
+          stream = capture;
+          for (int launch = 0; launch < launches; ++launch) {
+            EnqueueOne(m, i, launch % count, i, (launch + 1) % count, configs, launch > 0);
+          }
+        }) /
+        launches;
+    std::printf("  %-8s %8.2f us, read %8.2f us, %5.1f %%\n", kNames[i], us, read_us,
+                100 * read_us / us);
   }
 }
 
@@ -151,21 +197,26 @@ std::vector<DecodeGemmConfig> Choices(int m, bool sweep, const DeviceLimits& lim
   std::vector<DecodeGemmConfig> choices;
   for (const GemmFamily family : {GemmFamily::kBulk, GemmFamily::kWgmma}) {
     if (family == GemmFamily::kWgmma && (m < 16 || !limits.has_wgmma())) continue;
-    for (const int ring_bytes : {118 << 10, 160 << 10, 227 << 10}) {
-      for (const int prefetch : {0, 12, 24}) {
-        DecodeGemmConfig choice;
-        choice.family = family, choice.padded_rows = PaddedRows(m);
-        choice.stages = ring_bytes / (UnitBytes(WeightKind::kInt4) +
-                                      UnitColumns(WeightKind::kInt4) * choice.padded_rows * 2);
-        choice.prefetch_steps = prefetch;
-        choices.push_back(choice);
+    for (const int ring_bytes : {113 << 10, 160 << 10, 227 << 10}) {
+      for (const int warps : {8, 16}) {
+        for (const int prefetch : {0, 24}) {
+          DecodeGemmConfig choice;
+          choice.family = family, choice.padded_rows = PaddedRows(m);
+          choice.stages = ring_bytes / (UnitBytes(WeightKind::kInt4) +
+                                        UnitColumns(WeightKind::kInt4) * choice.padded_rows * 2);
+          choice.prefetch_steps = prefetch;
+          choice.warps = warps;
+          choices.push_back(choice);
+        }
       }
     }
   }
   return choices;
 }
 
-int Run(int layers, bool sweep) {
+enum class Mode { kSelected, kSweep, kMatrices };
+
+int Run(int layers, Mode mode) {
   Chain chain = {};
   chain.layers = layers;
   Check(QueryDeviceLimits(0, &chain.limits));
@@ -189,7 +240,7 @@ int Run(int layers, bool sweep) {
   std::vector<float> first(32768), row(32768);
   bool have_first = false, equal = true;
   for (const int m : kBatches) {
-    for (const DecodeGemmConfig& choice : Choices(m, sweep, chain.limits)) {
+    for (const DecodeGemmConfig& choice : Choices(m, mode == Mode::kSweep, chain.limits)) {
       const double ms = bench::GraphMicroseconds([&](cudaStream_t stream) {
                           chain.stream = stream;
                           chain.EnqueueStep(m, choice);
@@ -200,11 +251,13 @@ int Run(int layers, bool sweep) {
       const bool same = std::memcmp(first.data(), row.data(), row.size() * 4) == 0;
       equal = equal && same;
       std::printf(
-          "m %2d %-5s stages %2d prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s  "
+          "m %2d %-5s warps %2d stages %2d prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s "
+          " "
           "logits %g %g\n",
-          m, choice.family == GemmFamily::kBulk ? "mma" : "wgmma", choice.stages,
+          m, choice.family == GemmFamily::kBulk ? "mma" : "wgmma", choice.warps, choice.stages,
           choice.prefetch_steps, ms * 1e3, bytes / ms / 1e6, 100 * limit_ms / ms,
           same ? "same bits" : "OTHER BITS", row[0], row[12345]);
+      if (mode == Mode::kMatrices) chain.TimeMatrices(m, choice);
     }
   }
   return equal ? 0 : 1;
@@ -214,6 +267,10 @@ int Run(int layers, bool sweep) {
 }  // namespace behemoth::kernels
 
 int main(int argc, char** argv) {
-  return behemoth::kernels::Run(argc > 1 ? std::atoi(argv[1]) : 88,
-                                argc > 2 && std::strcmp(argv[2], "sweep") == 0);
+  using behemoth::kernels::Mode;
+  const std::string_view mode = argc > 2 ? argv[2] : "";
+  return behemoth::kernels::Run(argc > 1 ? std::atoi(argv[1]) : 88, mode == "sweep" ? Mode::kSweep
+                                                                    : mode == "matrices"
+                                                                        ? Mode::kMatrices
+                                                                        : Mode::kSelected);
 }

@@ -1,6 +1,7 @@
-// One block per SM: 16 consumer warps (16 rows of a 256-row tile each) and one producer warp that
-// keeps a ring of weight units full by bulk copies. Weights are constant, so the producer fills the
-// ring before it waits for the predecessor grid; activations follow after the wait.
+// One block per SM: 8 or 16 consumer warps (two or one 16-row m-tiles of a 256-row tile each) and
+// one producer warp that keeps a ring of weight units full by bulk copies. Weights are constant, so
+// the producer fills the ring before it waits for the predecessor grid; activations follow after
+// the wait.
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -14,9 +15,22 @@
 namespace behemoth::kernels {
 namespace {
 
-constexpr int kConsumers = 512;
-constexpr int kThreads = kConsumers + 32;
 constexpr int kConsumerBarrier = 1;
+constexpr int kMTiles = kUnitRows / 16;
+
+// How one instance is built: weights, padded activation rows, instruction family, consumer warps.
+template <WeightKind kWeightKind, int kPaddedRows, bool kUseWgmma, int kConsumerWarps>
+struct Variant {
+  static constexpr WeightKind kKind = kWeightKind;
+  static constexpr int kRows = kPaddedRows;
+  static constexpr bool kWgmma = kUseWgmma;
+  static constexpr int kWarps = kConsumerWarps;
+  static constexpr int kTiles = kMTiles / kWarps;  // m-tiles of a warp
+  static constexpr int kQuads = kRows / 8;         // accumulator quads of an m-tile
+  static constexpr int kConsumers = 32 * kWarps;
+  static constexpr int kThreads = kConsumers + 32;
+  using Accumulators = float[kTiles][kQuads][4];
+};
 
 struct KernelParameters {
   DecodeGemmArgs args;
@@ -52,20 +66,22 @@ __device__ void Produce(const KernelParameters& p, const Ring<kKind, kRows>& rin
     ptx::BulkCopyHinted(ring.Unit(stage), weight + int64_t{step} * R::kUnitBytes, R::kUnitBytes,
                         ring.Full(stage), policy);
   };
-  const auto load_slice = [&](int step, int stage) {
-    ptx::BulkCopy(ring.Slice(stage), act + int64_t{step % p.map.steps_per_tile} * R::kSliceBytes,
-                  R::kSliceBytes, ring.Full(stage));
+  int column = begin % p.map.steps_per_tile;  // of the next slice
+  const auto load_slice = [&](int stage) {
+    ptx::BulkCopy(ring.Slice(stage), act + int64_t{column} * R::kSliceBytes, R::kSliceBytes,
+                  ring.Full(stage));
+    if (++column == p.map.steps_per_tile) column = 0;
   };
   const int first = min(end, begin + p.stages);
   for (int step = begin; step < first; ++step) load_unit(step, step - begin);
   ptx::WaitForPredecessor();
-  for (int step = begin; step < first; ++step) load_slice(step, step - begin);
+  for (int step = begin; step < first; ++step) load_slice(step - begin);
   int stage = 0;
   uint32_t parity = 0;
   for (int step = first; step < end; ++step) {
     ptx::BarrierWait(ring.Empty(stage), parity);
     load_unit(step, stage);
-    load_slice(step, stage);
+    load_slice(stage);
     if (++stage == p.stages) stage = 0, parity ^= 1;
   }
   if (p.args.next_weight == nullptr || blockIdx.x >= p.args.next_map.blocks) return;
@@ -79,95 +95,124 @@ __device__ void Produce(const KernelParameters& p, const Ring<kKind, kRows>& rin
   }
 }
 
-__device__ inline float Silu(float x) { return x / (1.0f + __expf(-x)); }
-
-__device__ inline void StoreElement(const DecodeGemmArgs& args, int columns, int padded_rows,
-                                    int row, int column, float value) {
-  if (args.output == GemmOutput::kRowMajorFloat) {
-    static_cast<float*>(args.out)[int64_t{row} * columns + column] = value;
-    return;
+template <typename V>
+__device__ inline void Clear(typename V::Accumulators& acc) {
+#pragma unroll
+  for (int q = 0; q < V::kTiles * V::kQuads; ++q) {
+    float* a = acc[q / V::kQuads][q % V::kQuads];
+    a[0] = a[1] = a[2] = a[3] = 0.0f;
   }
-  const int64_t index = args.output == GemmOutput::kActivation
-                            ? ActivationIndex(row, column, padded_rows)
-                            : int64_t{row} * columns + column;
-  static_cast<__nv_bfloat16*>(args.out)[index] = __float2bfloat16_rn(value);
 }
 
-// One accumulator quad: tokens (token, token + 1) of packed rows row (v.x, v.y) and row + 8 (v.z,
-// v.w).
-__device__ inline void Finish(const DecodeGemmArgs& args, int padded_rows, int row, int token,
-                              float4 v) {
-  const float low[2] = {v.x, v.y}, high[2] = {v.z, v.w};
+__device__ inline float Silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// Where a column of the output lies: element index = base + token * stride, whatever the layout.
+struct OutputColumn {
+  int64_t base;
+  int64_t stride;
+};
+__device__ inline OutputColumn ColumnOf(GemmOutput output, int column, int columns,
+                                        int padded_rows) {
+  if (output == GemmOutput::kActivation) return {ActivationIndex(0, column, padded_rows), 8};
+  return {column, columns};
+}
+
+// Epilogue and store of one column's tokens: values[2 q + t] belongs to token 8 q + first_token +
+// t.
+template <int kValues>
+__device__ inline void StoreColumn(const DecodeGemmArgs& args, int column, int columns,
+                                   int padded_rows, int first_token, float (&values)[kValues]) {
+  if (column >= columns) return;
+  const auto token = [&](int v) { return v / 2 * 8 + v % 2 + first_token; };
+  if (args.epilogue == GemmEpilogue::kAddResidual) {
+    // All loads before the first store: the residual may be the output.
+    const auto* residual = reinterpret_cast<const __nv_bfloat16*>(args.residual) + column;
+    __nv_bfloat16 addend[kValues];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    if (token + i >= args.m) continue;
-    if (args.epilogue == GemmEpilogue::kSiluMul) {
-      const int column = row / 16 * 8 + row % 8;
-      if (column < args.n / 2) {
-        StoreElement(args, args.n / 2, padded_rows, token + i, column, Silu(low[i]) * high[i]);
-      }
-      continue;
+    for (int v = 0; v < kValues; ++v) {
+      if (token(v) < args.m) addend[v] = residual[int64_t{token(v)} * columns];
     }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int column = row + 8 * half;
-      if (column >= args.n) continue;
-      float sum = half == 0 ? low[i] : high[i];
-      if (args.epilogue == GemmEpilogue::kAddResidual) {
-        const auto* residual = reinterpret_cast<const __nv_bfloat16*>(args.residual);
-        sum += __bfloat162float(residual[int64_t{token + i} * args.n + column]);
-      }
-      StoreElement(args, args.n, padded_rows, token + i, column, sum);
+    for (int v = 0; v < kValues; ++v) values[v] += __bfloat162float(addend[v]);
+  }
+  const OutputColumn to = ColumnOf(args.output, column, columns, padded_rows);
+  if (args.output == GemmOutput::kRowMajorFloat) {
+    float* out = static_cast<float*>(args.out) + to.base;
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      if (token(v) < args.m) out[token(v) * to.stride] = values[v];
+    }
+  } else {
+    auto* out = static_cast<__nv_bfloat16*>(args.out) + to.base;
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      if (token(v) < args.m) out[token(v) * to.stride] = __float2bfloat16_rn(values[v]);
+    }
+  }
+}
+
+// Stores a tile's sums. An accumulator quad holds tokens (t, t + 1) of packed row r and of r + 8.
+template <typename V>
+__device__ void StoreTile(const DecodeGemmArgs& args, int tile, int warp,
+                          const typename V::Accumulators& acc) {
+  const int lane = threadIdx.x % 32, token = lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < V::kTiles; ++i) {
+    const int row = tile * kUnitRows + WarpTile<V::kTiles>(warp, i) * 16 + lane / 4;
+    float low[2 * V::kQuads], high[2 * V::kQuads];
+#pragma unroll
+    for (int v = 0; v < 2 * V::kQuads; ++v) {
+      low[v] = acc[i][v / 2][v % 2], high[v] = acc[i][v / 2][2 + v % 2];
+    }
+    if (args.epilogue == GemmEpilogue::kSiluMul) {
+#pragma unroll
+      for (int v = 0; v < 2 * V::kQuads; ++v) low[v] = Silu(low[v]) * high[v];
+      StoreColumn(args, row / 16 * 8 + row % 8, args.n / 2, V::kRows, token, low);
+    } else {
+      StoreColumn(args, row, args.n, V::kRows, token, low);
+      StoreColumn(args, row + 8, args.n, V::kRows, token, high);
     }
   }
 }
 
 // Ends a tile: a whole one goes straight to the epilogue; a piece goes to its slot, and the block
 // whose piece arrives last adds all pieces in block order.
-template <int kRows>
-__device__ void EndTile(const KernelParameters& p, int tile, float (&acc)[kRows / 8][4]) {
+template <typename V>
+__device__ void EndTile(const KernelParameters& p, int tile, int warp,
+                        typename V::Accumulators& acc) {
   __shared__ uint32_t arrived;
-  constexpr int kQuads = kRows / 8;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row = tile * kUnitRows + warp * 16 + lane / 4, token = lane % 4 * 2;
+  constexpr int kQuads = V::kQuads, kPieceQuads = V::kTiles * V::kQuads;
   const int first = p.map.FirstBlock(tile), last = p.map.LastBlock(tile);
-  if (first == last) {
+  if (first != last) {
+    // Slot 1: the tile begins in the block's stripe, which only its first block's does.
+    const auto piece = [&](int block) {
+      return reinterpret_cast<float4*>(p.args.partials) +
+             int64_t{2 * block + (block == first)} * kQuads * kMTiles * 32 + threadIdx.x;
+    };
+    float4* mine = piece(blockIdx.x);
 #pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-      Finish(p.args, kRows, row, 8 * q + token,
-             make_float4(acc[q][0], acc[q][1], acc[q][2], acc[q][3]));
+    for (int q = 0; q < kPieceQuads; ++q) {
+      const float* a = acc[q / kQuads][q % kQuads];
+      __stcg(mine + q * V::kConsumers, make_float4(a[0], a[1], a[2], a[3]));
     }
-    return;
-  }
-  const auto piece = [&](int block) {
-    return reinterpret_cast<float4*>(p.args.partials) +
-           int64_t{2 * block + p.map.Slot(block, tile)} * kQuads * kConsumers + threadIdx.x;
-  };
-  float4* mine = piece(blockIdx.x);
+    ptx::NamedBarrier(kConsumerBarrier, V::kConsumers);
+    if (threadIdx.x == 0) arrived = ptx::AddAcquireRelease(p.args.counters + tile);
+    ptx::NamedBarrier(kConsumerBarrier, V::kConsumers);
+    if (arrived != static_cast<uint32_t>(last - first)) return;
+    if (threadIdx.x == 0) p.args.counters[tile] = 0;
+    Clear<V>(acc);
+#pragma unroll(kPieceQuads < 4 ? 4 / kPieceQuads : 1)
+    for (int block = first; block <= last; ++block) {
+      const float4* other = piece(block);
 #pragma unroll
-  for (int q = 0; q < kQuads; ++q) {
-    __stcg(mine + q * kConsumers, make_float4(acc[q][0], acc[q][1], acc[q][2], acc[q][3]));
-  }
-  ptx::NamedBarrier(kConsumerBarrier, kConsumers);
-  if (threadIdx.x == 0) arrived = ptx::AddAcquireRelease(p.args.counters + tile);
-  ptx::NamedBarrier(kConsumerBarrier, kConsumers);
-  if (arrived != static_cast<uint32_t>(last - first)) return;
-  float4 sum[kQuads];
-  const float4* start = piece(first);
-#pragma unroll
-  for (int q = 0; q < kQuads; ++q) sum[q] = __ldcg(start + q * kConsumers);
-#pragma unroll 4
-  for (int block = first + 1; block <= last; ++block) {
-    const float4* other = piece(block);
-#pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-      const float4 v = __ldcg(other + q * kConsumers);
-      sum[q].x += v.x, sum[q].y += v.y, sum[q].z += v.z, sum[q].w += v.w;
+      for (int q = 0; q < kPieceQuads; ++q) {
+        const float4 v = __ldcg(other + q * V::kConsumers);
+        float* a = acc[q / kQuads][q % kQuads];
+        a[0] += v.x, a[1] += v.y, a[2] += v.z, a[3] += v.w;
+      }
     }
   }
-#pragma unroll
-  for (int q = 0; q < kQuads; ++q) Finish(p.args, kRows, row, 8 * q + token, sum[q]);
-  if (threadIdx.x == 0) p.args.counters[tile] = 0;
+  StoreTile<V>(p.args, tile, warp, acc);
 }
 
 // Position in the ring: stage and the parity of its current phase.
@@ -182,25 +227,34 @@ struct Cursor {
 // acc += steps [step, end) of one tile. At most one group of wgmmas runs while the next half unit
 // is dequantised; none runs when this returns. The loop holds nothing but the multiplication: a
 // conditional that touches the accumulators inside it makes ptxas serialise every wgmma (C7511).
-template <WeightKind kKind, int kRows>
-__device__ inline void AccumulateWgmma(float (&acc)[kRows / 8][4], const Ring<kKind, kRows>& ring,
-                                       int steps, Cursor& cursor, int warp, int lane) {
-  constexpr int kFragments = HalfUnit<kKind>::kFragments;
+template <typename V>
+__device__ inline void AccumulateWgmma(typename V::Accumulators& acc,
+                                       const Ring<V::kKind, V::kRows>& ring, int steps,
+                                       Cursor& cursor, int warp, int lane) {
+  using Half = HalfUnit<V::kKind>;
   int held = -1;  // a stage that a running wgmma may still read
-  for (int i = 0; i < steps; ++i) {
+  for (int step = 0; step < steps; ++step) {
     const int stage = cursor.stage;
     ptx::BarrierWait(ring.Full(stage), cursor.parity);
-    const RowScales rows = UnitScales<kKind>(ring.Unit(stage), warp, lane);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      HalfUnit<kKind> weights;
-      weights.Load(ring.Unit(stage), half, warp, lane, rows);
-      weights.Pin();
+      Half weights[V::kTiles];
+#pragma unroll
+      for (int i = 0; i < V::kTiles; ++i) {
+        const int m_tile = WarpTile<V::kTiles>(warp, i);
+        weights[i].Load(ring.Unit(stage), half, m_tile, lane,
+                        UnitScales<V::kKind>(ring.Unit(stage), m_tile, lane));
+        weights[i].Pin();
+      }
       ptx::WgmmaFence();
 #pragma unroll
-      for (int j = 0; j < kFragments; ++j) {
-        const uint32_t chunk = ring.Slice(stage) + (half * kFragments + j) * 2 * kRows * 16;
-        ptx::Wgmma(acc, weights.a[j], ptx::TokenDescriptor<kRows>(chunk));
+      for (int j = 0; j < Half::kFragments; ++j) {
+        const uint32_t chunk =
+            ring.Slice(stage) + (half * Half::kFragments + j) * 2 * V::kRows * 16;
+#pragma unroll
+        for (int i = 0; i < V::kTiles; ++i) {
+          ptx::Wgmma(acc[i], weights[i].a[j], ptx::TokenDescriptor<V::kRows>(chunk));
+        }
       }
       ptx::WgmmaCommit();
       ptx::WgmmaWait<1>();  // the group before this one has ended: its A registers are free
@@ -213,78 +267,98 @@ __device__ inline void AccumulateWgmma(float (&acc)[kRows / 8][4], const Ring<kK
   if (lane == 0) ptx::BarrierArrive(ring.Empty(held));
 }
 
-template <WeightKind kKind, int kRows>
-__device__ inline void AccumulateMma(float (&acc)[kRows / 8][4], const Ring<kKind, kRows>& ring,
-                                     int steps, Cursor& cursor, int warp, int lane) {
-  for (int i = 0; i < steps; ++i) {
+template <typename V>
+__device__ inline void AccumulateMma(typename V::Accumulators& acc,
+                                     const Ring<V::kKind, V::kRows>& ring, int steps,
+                                     Cursor& cursor, int warp, int lane) {
+  for (int step = 0; step < steps; ++step) {
     ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
-    MultiplyMma<kKind, kRows>(acc, ring.Unit(cursor.stage), ring.Slice(cursor.stage), warp, lane);
+    MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
+                                               ring.Slice(cursor.stage), warp, lane);
     __syncwarp();
     if (lane == 0) ptx::BarrierArrive(ring.Empty(cursor.stage));
     cursor.Advance(ring.stages);
   }
 }
 
-template <WeightKind kKind, int kRows, bool kUseWgmma>
-__device__ void Consume(const KernelParameters& p, const Ring<kKind, kRows>& ring, int begin,
+template <typename V>
+__device__ void Consume(const KernelParameters& p, const Ring<V::kKind, V::kRows>& ring, int begin,
                         int end) {
   // The shuffle tells the compiler that the warp index is uniform, which wgmma's pipelining needs.
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   Cursor cursor;
-  for (int step = begin; step < end;) {
-    const int tile = step / p.map.steps_per_tile;
+  int tile = begin / p.map.steps_per_tile;
+  for (int step = begin; step < end; ++tile) {
     const int steps = min(end, (tile + 1) * p.map.steps_per_tile) - step;
-    float acc[kRows / 8][4] = {};
-    if constexpr (kUseWgmma) {
-      AccumulateWgmma<kKind, kRows>(acc, ring, steps, cursor, warp, lane);
+    typename V::Accumulators acc;
+    Clear<V>(acc);
+    if constexpr (V::kWgmma) {
+      AccumulateWgmma<V>(acc, ring, steps, cursor, warp, lane);
     } else {
-      AccumulateMma<kKind, kRows>(acc, ring, steps, cursor, warp, lane);
+      AccumulateMma<V>(acc, ring, steps, cursor, warp, lane);
     }
-    EndTile<kRows>(p, tile, acc);
+    EndTile<V>(p, tile, warp, acc);
     step += steps;
   }
 }
 
-template <WeightKind kKind, int kRows, bool kUseWgmma>
-__global__ void __launch_bounds__(kThreads, 1)
+template <typename V>
+__global__ void __launch_bounds__(V::kThreads, 1)
     DecodeGemmKernel(const __grid_constant__ KernelParameters p) {
   extern __shared__ __align__(128) uint8_t shared[];
-  const Ring<kKind, kRows> ring = {ptx::SharedAddress(shared), p.stages};
+  const Ring<V::kKind, V::kRows> ring = {ptx::SharedAddress(shared), p.stages};
   ptx::AllowSuccessor();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < p.stages; ++stage) {
       ptx::BarrierInit(ring.Full(stage), 1);
-      ptx::BarrierInit(ring.Empty(stage), kConsumers / 32);
+      ptx::BarrierInit(ring.Empty(stage), V::kWarps);
     }
     ptx::FenceBarrierInit();
   }
   __syncthreads();
   const int begin = p.map.Begin(blockIdx.x), end = p.map.Begin(blockIdx.x + 1);
-  if (__shfl_sync(~0u, threadIdx.x / 32, 0) == kConsumers / 32) {
-    if (threadIdx.x == kConsumers) Produce<kKind, kRows>(p, ring, begin, end);
+  if (__shfl_sync(~0u, threadIdx.x / 32, 0) == V::kWarps) {
+    if (threadIdx.x == V::kConsumers) Produce<V::kKind, V::kRows>(p, ring, begin, end);
   } else {
     ptx::WaitForPredecessor();
-    Consume<kKind, kRows, kUseWgmma>(p, ring, begin, end);
+    Consume<V>(p, ring, begin, end);
+  }
+}
+
+template <WeightKind kKind, int kRows, bool kWgmma>
+KernelError LaunchRows(const DecodeGemmConfig& config, const KernelParameters& p,
+                       const LaunchContext& context) {
+  const auto launch = [&]<int kWarps>() {
+    using V = Variant<kKind, kRows, kWgmma, kWarps>;
+    return Launch(DecodeGemmKernel<V>,
+                  {dim3(config.map.blocks), dim3(V::kThreads), config.shared_bytes}, context, p);
+  };
+  switch (config.warps) {
+    case 8:
+      return launch.template operator()<8>();
+    case 16:
+      return launch.template operator()<16>();
+    default:
+      return {kInvalidArgument, "LaunchDecodeGemm: warps is not 8 or 16"};
   }
 }
 
 template <WeightKind kKind>
 KernelError LaunchKind(const DecodeGemmConfig& config, const KernelParameters& p,
                        const LaunchContext& context) {
-  const LaunchShape shape = {dim3(config.map.blocks), dim3(kThreads), config.shared_bytes};
   const bool wgmma = config.family == GemmFamily::kWgmma;
   switch (config.padded_rows) {
     case 8:
-      return Launch(DecodeGemmKernel<kKind, 8, false>, shape, context, p);
+      return LaunchRows<kKind, 8, false>(config, p, context);
     case 16:
-      return wgmma ? Launch(DecodeGemmKernel<kKind, 16, true>, shape, context, p)
-                   : Launch(DecodeGemmKernel<kKind, 16, false>, shape, context, p);
+      return wgmma ? LaunchRows<kKind, 16, true>(config, p, context)
+                   : LaunchRows<kKind, 16, false>(config, p, context);
     case 32:
-      return wgmma ? Launch(DecodeGemmKernel<kKind, 32, true>, shape, context, p)
-                   : Launch(DecodeGemmKernel<kKind, 32, false>, shape, context, p);
+      return wgmma ? LaunchRows<kKind, 32, true>(config, p, context)
+                   : LaunchRows<kKind, 32, false>(config, p, context);
     case 64:
-      return wgmma ? Launch(DecodeGemmKernel<kKind, 64, true>, shape, context, p)
-                   : Launch(DecodeGemmKernel<kKind, 64, false>, shape, context, p);
+      return wgmma ? LaunchRows<kKind, 64, true>(config, p, context)
+                   : LaunchRows<kKind, 64, false>(config, p, context);
     default:
       return {kInvalidArgument, "LaunchDecodeGemm: padded_rows is not 8, 16, 32 or 64"};
   }

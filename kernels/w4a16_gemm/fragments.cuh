@@ -56,7 +56,8 @@ __device__ inline void Dequantise(uint32_t word, const RowScales& rows, uint32_t
   }
 }
 
-// Fragments of half `half` of a unit (64 columns of int4, 16 of bf16) of this warp's 16 rows.
+// Fragments of half `half` of a unit (64 columns of int4, 16 of bf16) of one m-tile (16 rows; there
+// are 16 in a unit).
 template <WeightKind kKind>
 struct HalfUnit {
   static constexpr int kFragments = kKind == WeightKind::kBf16 ? 1 : 4;
@@ -72,13 +73,13 @@ struct HalfUnit {
     }
   }
 
-  __device__ void Load(uint32_t unit, int half, int warp, int lane, const RowScales& rows) {
+  __device__ void Load(uint32_t unit, int half, int m_tile, int lane, const RowScales& rows) {
     if constexpr (kKind == WeightKind::kBf16) {
-      const uint4 v = ptx::LoadShared16(unit + ((warp * 2 + half) * 32 + lane) * 16);
+      const uint4 v = ptx::LoadShared16(unit + ((m_tile * 2 + half) * 32 + lane) * 16);
       a[0][0] = v.x, a[0][1] = v.y, a[0][2] = v.z, a[0][3] = v.w;
     } else {
-      const uint32_t blob = unit + warp / 4 * BlobBytes(kKind);
-      const uint4 v = ptx::LoadShared16(blob + ((warp % 4 * 2 + half) * 32 + lane) * 16);
+      const uint32_t blob = unit + m_tile / 4 * BlobBytes(kKind);
+      const uint4 v = ptx::LoadShared16(blob + ((m_tile % 4 * 2 + half) * 32 + lane) * 16);
       Dequantise(v.x, rows, a[0]);
       Dequantise(v.y, rows, a[1]);
       Dequantise(v.z, rows, a[2]);
@@ -88,41 +89,70 @@ struct HalfUnit {
 };
 
 template <WeightKind kKind>
-__device__ inline RowScales UnitScales(uint32_t unit, int warp, int lane) {
+__device__ inline RowScales UnitScales(uint32_t unit, int m_tile, int lane) {
   if constexpr (kKind == WeightKind::kBf16) {
     return {};
   } else {
     constexpr int kNibbleBytes = kBlobRows * kGroupColumns / 2;
-    const uint32_t blob = unit + warp / 4 * BlobBytes(kKind);
-    return LoadScales<kKind>(blob + kNibbleBytes, warp % 4, lane);
+    const uint32_t blob = unit + m_tile / 4 * BlobBytes(kKind);
+    return LoadScales<kKind>(blob + kNibbleBytes, m_tile % 4, lane);
   }
 }
 
-// acc[j] += unit rows x tokens 8 j .. 8 j + 7.
-template <WeightKind kKind, int kRows>
-__device__ inline void MultiplyMma(float (&acc)[kRows / 8][4], uint32_t unit, uint32_t act,
+// The m-tile of a warp's `i`-th accumulator: warps 4 g .. 4 g + 3 share whole blobs, as the four
+// warps of a wgmma must.
+template <int kTiles>
+__device__ inline int WarpTile(int warp, int i) {
+  return (warp / 4 * kTiles + i) * 4 + warp % 4;
+}
+
+// acc[i][j] += rows of m-tile WarpTile(warp, i) x tokens 8 j .. 8 j + 7.
+template <WeightKind kKind, int kRows, int kTiles>
+__device__ inline void MultiplyMma(float (&acc)[kTiles][kRows / 8][4], uint32_t unit, uint32_t act,
                                    int warp, int lane) {
-  const RowScales rows = UnitScales<kKind>(unit, warp, lane);
+  constexpr int kFragments = HalfUnit<kKind>::kFragments;
+  RowScales rows[kTiles];
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    rows[i] = UnitScales<kKind>(unit, WarpTile<kTiles>(warp, i), lane);
+  }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    HalfUnit<kKind> weights;
-    weights.Load(unit, half, warp, lane, rows);
+    HalfUnit<kKind> weights[kTiles];
 #pragma unroll
-    for (int j = 0; j < HalfUnit<kKind>::kFragments; ++j) {
-      const uint32_t chunk = act + (half * HalfUnit<kKind>::kFragments + j) * 2 * kRows * 16;
-      if constexpr (kRows == 8) {
-        uint32_t b[4];  // two of four 8x8 matrices are this k16's; the others repeat them
-        ptx::LoadMatrix4(b, chunk + lane % 16 * 16);
-        ptx::MmaBf16(acc[0], weights.a[j], b[0], b[1]);
-      } else {
-        // Matrices: (k8 0, tokens 0), (k8 1, tokens 0), (k8 0, tokens 8), (k8 1, tokens 8).
-        const uint32_t row = chunk + lane / 8 % 2 * kRows * 16 + lane / 16 * 128 + lane % 8 * 16;
+    for (int i = 0; i < kTiles; ++i) {
+      weights[i].Load(unit, half, WarpTile<kTiles>(warp, i), lane, rows[i]);
+    }
+    const uint32_t slice = act + half * kFragments * 2 * kRows * 16;
+    if constexpr (kRows == 8 && kFragments > 1) {
+#pragma unroll
+      for (int j = 0; j < kFragments; j += 2) {
+        uint32_t b[4];  // (k16 j: k8 0, k8 1), (k16 j + 1: k8 0, k8 1)
+        ptx::LoadMatrix4(b, slice + j * 256 + lane * 16);
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) ptx::MmaBf16(acc[i][0], weights[i].a[j], b[0], b[1]);
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) ptx::MmaBf16(acc[i][0], weights[i].a[j + 1], b[2], b[3]);
+      }
+    } else if constexpr (kRows == 8) {
+      uint32_t b[4];  // two of four 8x8 matrices are this k16's; the others repeat them
+      ptx::LoadMatrix4(b, slice + lane % 16 * 16);
+#pragma unroll
+      for (int i = 0; i < kTiles; ++i) ptx::MmaBf16(acc[i][0], weights[i].a[0], b[0], b[1]);
+    } else {
+      // Matrices: (k8 0, tokens 0), (k8 1, tokens 0), (k8 0, tokens 8), (k8 1, tokens 8).
+      const uint32_t row = slice + lane / 8 % 2 * kRows * 16 + lane / 16 * 128 + lane % 8 * 16;
+#pragma unroll
+      for (int j = 0; j < kFragments; ++j) {
 #pragma unroll
         for (int t = 0; t < kRows / 16; ++t) {
           uint32_t b[4];
-          ptx::LoadMatrix4(b, row + t * 256);
-          ptx::MmaBf16(acc[2 * t], weights.a[j], b[0], b[1]);
-          ptx::MmaBf16(acc[2 * t + 1], weights.a[j], b[2], b[3]);
+          ptx::LoadMatrix4(b, row + j * 2 * kRows * 16 + t * 256);
+#pragma unroll
+          for (int i = 0; i < kTiles; ++i) {
+            ptx::MmaBf16(acc[i][2 * t], weights[i].a[j], b[0], b[1]);
+            ptx::MmaBf16(acc[i][2 * t + 1], weights[i].a[j], b[2], b[3]);
+          }
         }
       }
     }

@@ -7,6 +7,9 @@ namespace {
 
 constexpr int kBarrierBytes = 1024;  // full and empty barriers of at most 32 stages, flags
 constexpr int kMaxStages = 32;
+// StripeMap multiplies steps by blocks in 32 bits.
+constexpr int kMaxBlocks = 1 << 10;
+constexpr int64_t kMaxSteps = int64_t{1} << 22;
 
 int StageBytes(const DecodeGemmConfig& config, WeightKind weight) {
   return UnitBytes(weight) + UnitColumns(weight) * config.padded_rows * 2;
@@ -15,7 +18,7 @@ int StageBytes(const DecodeGemmConfig& config, WeightKind weight) {
 bool IsLegal(const DecodeGemmShape& shape) {
   return shape.m >= 1 && shape.m <= kMaxDecodeRows && shape.n >= 1 && shape.k >= 1 &&
          shape.k % UnitColumns(shape.weight) == 0 &&
-         int64_t{1} * RowTiles(shape.n) * (shape.k / UnitColumns(shape.weight)) < (1 << 30);
+         int64_t{1} * RowTiles(shape.n) * (shape.k / UnitColumns(shape.weight)) < kMaxSteps;
 }
 
 GemmFamily SelectFamily(int padded_rows, const DeviceLimits& limits) {
@@ -27,7 +30,9 @@ GemmFamily SelectFamily(int padded_rows, const DeviceLimits& limits) {
 std::optional<DecodeGemmConfig> CompleteDecodeGemm(DecodeGemmConfig choice,
                                                    const DecodeGemmShape& shape,
                                                    const DeviceLimits& limits) {
-  if (!IsLegal(shape) || !limits.has_bulk_copy()) return std::nullopt;
+  if (!IsLegal(shape) || !limits.has_bulk_copy() || limits.sm_count > kMaxBlocks) {
+    return std::nullopt;
+  }
   const int steps_per_tile = shape.k / UnitColumns(shape.weight);
   const int tiles = RowTiles(shape.n);
   const int64_t steps = int64_t{1} * tiles * steps_per_tile;

@@ -19,16 +19,19 @@ struct StripeMap {
   int steps_per_tile = 0;
   int blocks = 0;
 
-  BEHEMOTH_HOST_DEVICE constexpr int64_t steps() const {
-    return int64_t{1} * tiles * steps_per_tile;
+  // steps() * blocks < 2^32: 32-bit division, which the device does in a tenth of the time of the
+  // 64-bit one.
+  BEHEMOTH_HOST_DEVICE constexpr uint32_t steps() const {
+    return static_cast<uint32_t>(tiles) * static_cast<uint32_t>(steps_per_tile);
   }
   // Stripe of `block` = [Begin(block), Begin(block + 1)).
   BEHEMOTH_HOST_DEVICE constexpr int Begin(int block) const {
-    return static_cast<int>(steps() * block / blocks);
+    return static_cast<int>(steps() * static_cast<uint32_t>(block) / static_cast<uint32_t>(blocks));
   }
   // The block whose stripe holds `step`.
   BEHEMOTH_HOST_DEVICE constexpr int Owner(int step) const {
-    return static_cast<int>(((int64_t{step} + 1) * blocks - 1) / steps());
+    return static_cast<int>(
+        ((static_cast<uint32_t>(step) + 1) * static_cast<uint32_t>(blocks) - 1) / steps());
   }
   BEHEMOTH_HOST_DEVICE constexpr int FirstBlock(int tile) const {
     return Owner(tile * steps_per_tile);
@@ -36,11 +39,8 @@ struct StripeMap {
   BEHEMOTH_HOST_DEVICE constexpr int LastBlock(int tile) const {
     return Owner((tile + 1) * steps_per_tile - 1);
   }
-  // A block has at most two pieces that are not whole tiles: slot 0 holds the one whose tile began
-  // before its stripe, slot 1 the one whose tile begins in it and goes on.
-  BEHEMOTH_HOST_DEVICE constexpr int Slot(int block, int tile) const {
-    return tile * steps_per_tile < Begin(block) ? 0 : 1;
-  }
+  // A block has at most two pieces that are not whole tiles: one whose tile began before its stripe
+  // and one whose tile begins in it and goes on.
 };
 
 }  // namespace behemoth::kernels

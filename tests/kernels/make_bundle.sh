@@ -20,7 +20,7 @@ limit_bytes=$((64 << 20))
 benches=(device_limits decode_chain paged_attention_bench sampling_bench)
 
 # RPATH, not RUNPATH: it also serves what the libraries themselves load.
-cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBEHEMOTH_CUDA=on \
+cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBEHEMOTH_CUDA=on "-DBEHEMOTH_COMPONENTS=kernels;tests${worker:+;worker}" \
   "-DBEHEMOTH_CUDA_ARCHITECTURES=$arch" '-DCMAKE_BUILD_RPATH=$ORIGIN/../lib' \
   '-DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags' >"$build.configure.log" 2>&1 ||
   { tail -n 20 "$build.configure.log" >&2; exit 1; }
