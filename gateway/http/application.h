@@ -3,7 +3,7 @@
 //   head read    -> Application::Begin: a refusal at once, before the body is read, or an Exchange
 //   body read    -> Exchange::Start(body, responder)
 //   client gone  -> Exchange::OnGone; the responder must not be touched afterwards
-//   reply ended  -> the exchange is released by the connection
+//   reply ended  -> the exchange is released by the connection, never from inside its own call
 // Everything about one connection happens on its loop.
 #pragma once
 

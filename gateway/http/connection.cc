@@ -228,6 +228,8 @@ void Connection::End(bool keep_alive) {
 }
 
 void Connection::FinishReply(bool keep_alive) {
+  // It is the exchange that calls us: it goes when its own stack is unwound.
+  if (exchange_) setup_.loop->Post([ended = std::move(exchange_)] {});
   exchange_.reset();
   if (!keep_alive || retired_) {
     close_after_write_ = true;
