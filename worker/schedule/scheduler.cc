@@ -296,6 +296,7 @@ void Scheduler::ReleaseBlocks(Sequence& sequence) {
   }
   sequence.blocks.clear();
   sequence.copy_from.reset();
+  sequence.shares_prompt = false;
   sequence.planned = 0;
   sequence.chained_blocks = 0;
   ++sequence.residence;

@@ -21,6 +21,12 @@ void Scheduler::Commit(const StepResult& result, absl::Time now) {
     }
     // A sequence that was preempted since has other blocks now, or none.
     if (row.sequence->residence == row.residence) CacheFullBlocks(*row.sequence, row.end);
+    // Who shares the leader's blocks moves over to known ones with it: a holder of a cached block
+    // holds its cached parents.
+    if (row.position >= request->prompt_tokens()) continue;
+    for (Sequence& sibling : request->sequences) {
+      if (sibling.shares_prompt) CacheFullBlocks(sibling, row.end);
+    }
   }
   for (size_t i = 0; i < step.samples.size(); ++i) {
     Sequence& sequence = *step.samples[i];

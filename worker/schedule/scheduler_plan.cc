@@ -332,6 +332,7 @@ void Scheduler::Fork(Sequence& leader, int32_t row) {
     if (follower.ended()) continue;
     follower.blocks = leader.blocks;
     for (BlockId block : follower.blocks) pool_.Share(block);
+    follower.shares_prompt = true;
     follower.planned = leader.planned;
     follower.chained_blocks = leader.chained_blocks;
     follower.chain = leader.chain;

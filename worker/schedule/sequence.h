@@ -54,6 +54,7 @@ struct Sequence {
   std::vector<TokenId> forced;  // to be appended as soon as nothing is pending
 
   std::vector<BlockId> blocks;  // the table covering [0, planned)
+  bool shares_prompt = false;   // its first blocks are those that its leader's rows filled
   int32_t chained_blocks = 0;   // of them, in the prefix cache
   bool chainable = true;
   PrefixKey chain;  // of the last one

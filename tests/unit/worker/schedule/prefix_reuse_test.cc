@@ -92,6 +92,17 @@ TEST(PrefixReuseTest, TheSameComputedAtTheSameTimeIsKeptOnce) {
   f.scheduler().CheckInvariants();
 }
 
+TEST(PrefixReuseTest, WhoSharesAPromptMovesToTheKnownBlocksTogether) {
+  SchedulerFixture f({.blocks = 32, .tokens_per_block = 2});
+  // Both compute {1, 2} in one step; the second request's {3, 4} becomes a child of the first's
+  // block, and its follower has to hold that parent too.
+  f.Submit({.prompt = {1, 2, 9}, .max_new_tokens = 1});
+  f.Submit({.prompt = {1, 2, 3, 4, 5}, .max_new_tokens = 1, .num_sequences = 2});
+  f.RunUntilIdle();
+  f.scheduler().CheckInvariants();
+  EXPECT_EQ(f.breach(), "");
+}
+
 TEST(PrefixReuseTest, SwitchedOffNothingIsReused) {
   SchedulerFixture f({.blocks = 32, .tokens_per_block = 4, .prefix_caching = false});
   f.Submit({.prompt = Counting(9)});
