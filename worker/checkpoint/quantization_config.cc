@@ -111,9 +111,15 @@ absl::StatusOr<QuantizationGroup> ParseGroup(const std::string& name, const Json
 
 bool IsEmptyOrAbsent(const Json& section, const char* key) {
   const auto found = section.find(key);
-  return found == section.end() || found->is_null() || found->empty() ||
-         (found->is_object() && found->value("config_groups", Json()).empty() &&
-          found->value("format", Json("dense")) == "dense");
+  return found == section.end() || found->is_null() || found->empty();
+}
+
+// sparsity_config and transform_config are also written to say that there is none.
+bool SaysNothing(const Json& section, const char* key) {
+  if (IsEmptyOrAbsent(section, key)) return true;
+  const Json& value = section[key];
+  return value.is_object() && IsEmptyOrAbsent(value, "config_groups") &&
+         value.value("format", Json("dense")) == "dense";
 }
 
 // `dtype`, or `torch_dtype` as it was called until 2025.
@@ -176,7 +182,7 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseCompressedTensors(co
   JsonFields fields("quantization_config", section);
   const std::string format = fields.String("format").value_or("pack-quantized");
   for (const char* key : {"sparsity_config", "transform_config"}) {
-    if (!IsEmptyOrAbsent(section, key)) return NotServed(key, "is not served");
+    if (!SaysNothing(section, key)) return NotServed(key, "is not served");
   }
   QuantizationConfig config;
   config.has_kv_scales_ = fields.Object("kv_cache_scheme") != nullptr;

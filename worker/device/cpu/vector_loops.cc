@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-
 // One body, compiled for each instruction set, chosen by the loader at start. Clang's clones miss
 // the inlined helpers' vector types, and sanitizers run before resolvers may: one version there.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
