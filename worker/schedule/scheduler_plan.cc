@@ -219,7 +219,8 @@ bool Scheduler::Admit(Sequence& sequence, absl::Time now) {
   Dequeue(request);
   if (request->first_scheduled_at == absl::InfinitePast()) {
     request->first_scheduled_at = now;
-    request->cached_tokens = sequence.planned;
+    // Ids forced while it waited may be cached too; they are no prompt.
+    request->cached_tokens = std::min(sequence.planned, request->prompt_tokens());
     observer_->OnPrefixLookup(request->prompt_tokens(), request->cached_tokens);
     DeliverProgress(request, 0, now);
   }
