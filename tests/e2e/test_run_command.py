@@ -1,6 +1,7 @@
 """The README's first command, as a newcomer types it, and as a newcomer mistypes it."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,42 +36,73 @@ def run(*arguments, timeout=240):
     )
 
 
-def children_of_run():
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return [line for line in listing.split("\n") if "build/release/bin/behemoth-" in line]
+def services(port):
+    """{name: process id} of what runs on a port and the five behind it."""
+    listing = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    found = {}
+    for line in listing.split("\n"):
+        match = re.match(r"\s*(\d+) \S*build/release/bin/behemoth-(\w+) .*", line)
+        if match and any(f"127.0.0.1:{p}" in line for p in range(port, port + 6)):
+            found[match.group(2)] = int(match.group(1))
+    return found
 
 
 def test_once_shows_thought_and_answer_and_leaves_nothing_running():
-    before = len(children_of_run())
-    result = run("--once", "--backend", "cpu", "--port", str(free_ports()))
+    port = free_ports()
+    result = run("--once", "--backend", "cpu", "--port", str(port))
     assert result.returncode == 0, result.stdout + result.stderr
     shown = result.stdout.split("The model card's call:")[1]
     assert "<think>" in shown and "</think>" in shown
     answer = shown.split("</think>", 1)[1].split("finish_reason:")[0].strip()
     assert answer
     assert "finish_reason: stop" in shown
-    assert len(children_of_run()) == before
+    assert services(port) == {}
+
+
+class Serving:
+    """run.sh without --once, once it serves."""
+
+    def __init__(self):
+        self.port = free_ports()
+        self.process = subprocess.Popen(
+            [RUN, "--no-install", "--backend", "cpu", "--port", str(self.port)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )
+
+    def __enter__(self):
+        for line in self.process.stdout:
+            if "Ctrl-C stops" in line:
+                break
+        assert set(services(self.port)) == {"gateway", "tokenizer", "worker"}
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.end()
+
+    def end(self):
+        """(exit code, last output) once everything is gone."""
+        output = self.process.stdout.read()
+        return self.process.wait(timeout=30), output
 
 
 def test_serves_until_it_is_interrupted():
-    port = free_ports()
-    process = subprocess.Popen(
-        [RUN, "--no-install", "--backend", "cpu", "--port", str(port)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )
-    try:
-        for line in process.stdout:
-            if "Ctrl-C stops" in line:
-                break
-        health = urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+    with Serving() as serving:
+        health = urllib.request.urlopen(f"http://127.0.0.1:{serving.port}/health", timeout=5)
         assert health.status == 200
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.stdout.read()
-        code = process.wait(timeout=30)
-    assert code == 130
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+        os.killpg(serving.process.pid, signal.SIGINT)
+        assert serving.end()[0] == 130
+    assert services(serving.port) == {}
+
+
+def test_a_process_that_fails_ends_the_others_and_is_named():
+    with Serving() as serving:
+        os.kill(services(serving.port)["worker"], signal.SIGKILL)
+        code, output = serving.end()
+    assert code == 1
+    assert "behemoth-worker ended" in output
+    assert services(serving.port) == {}
 
 
 def test_a_taken_port_is_said_plainly():
