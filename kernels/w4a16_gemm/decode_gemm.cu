@@ -2,56 +2,22 @@
 // one producer warp that keeps a ring of weight units full by bulk copies. Weights are constant, so
 // the producer fills the ring before it waits for the predecessor grid; activations follow after
 // the wait.
-#include <cuda_bf16.h>
-
 #include <algorithm>
 
 #include "kernels/common/launch.cuh"
 #include "kernels/common/ptx.cuh"
 #include "kernels/w4a16_gemm/decode_gemm.h"
-#include "kernels/w4a16_gemm/fragments.cuh"
-#include "kernels/w4a16_gemm/wgmma.cuh"
+#include "kernels/w4a16_gemm/gemm_tile.cuh"
 
 namespace behemoth::kernels {
 namespace {
 
 constexpr int kConsumerBarrier = 1;
-constexpr int kMTiles = kUnitRows / 16;
-
-// How one instance is built: weights, padded activation rows, instruction family, consumer warps.
-template <WeightKind kWeightKind, int kPaddedRows, bool kUseWgmma, int kConsumerWarps>
-struct Variant {
-  static constexpr WeightKind kKind = kWeightKind;
-  static constexpr int kRows = kPaddedRows;
-  static constexpr bool kWgmma = kUseWgmma;
-  static constexpr int kWarps = kConsumerWarps;
-  static constexpr int kTiles = kMTiles / kWarps;  // m-tiles of a warp
-  static constexpr int kQuads = kRows / 8;         // accumulator quads of an m-tile
-  static constexpr int kConsumers = 32 * kWarps;
-  static constexpr int kThreads = kConsumers + 32;
-  using Accumulators = float[kTiles][kQuads][4];
-};
-
 struct KernelParameters {
   DecodeGemmArgs args;
   StripeMap map;
   int stages;
   int prefetch_steps;
-};
-
-// Shared memory: stages of [unit][activation slice], then full and empty barriers.
-template <WeightKind kKind, int kRows>
-struct Ring {
-  static constexpr int kUnitBytes = UnitBytes(kKind);
-  static constexpr int kSliceBytes = UnitColumns(kKind) * kRows * 2;
-  static constexpr int kStageBytes = kUnitBytes + kSliceBytes;
-  uint32_t base;
-  int stages;
-
-  __device__ uint32_t Unit(int stage) const { return base + stage * kStageBytes; }
-  __device__ uint32_t Slice(int stage) const { return Unit(stage) + kUnitBytes; }
-  __device__ uint32_t Full(int stage) const { return base + stages * kStageBytes + stage * 16; }
-  __device__ uint32_t Empty(int stage) const { return Full(stage) + 8; }
 };
 
 template <WeightKind kKind, int kRows>
@@ -95,86 +61,6 @@ __device__ void Produce(const KernelParameters& p, const Ring<kKind, kRows>& rin
   }
 }
 
-template <typename V>
-__device__ inline void Clear(typename V::Accumulators& acc) {
-#pragma unroll
-  for (int q = 0; q < V::kTiles * V::kQuads; ++q) {
-    float* a = acc[q / V::kQuads][q % V::kQuads];
-    a[0] = a[1] = a[2] = a[3] = 0.0f;
-  }
-}
-
-__device__ inline float Silu(float x) { return x / (1.0f + __expf(-x)); }
-
-// Where a column of the output lies: element index = base + token * stride, whatever the layout.
-struct OutputColumn {
-  int64_t base;
-  int64_t stride;
-};
-__device__ inline OutputColumn ColumnOf(GemmOutput output, int column, int columns,
-                                        int padded_rows) {
-  if (output == GemmOutput::kActivation) return {ActivationIndex(0, column, padded_rows), 8};
-  return {column, columns};
-}
-
-// Epilogue and store of one column's tokens: values[2 q + t] belongs to token 8 q + first_token +
-// t.
-template <int kValues>
-__device__ inline void StoreColumn(const DecodeGemmArgs& args, int column, int columns,
-                                   int padded_rows, int first_token, float (&values)[kValues]) {
-  if (column >= columns) return;
-  const auto token = [&](int v) { return v / 2 * 8 + v % 2 + first_token; };
-  if (args.epilogue == GemmEpilogue::kAddResidual) {
-    // All loads before the first store: the residual may be the output.
-    const auto* residual = reinterpret_cast<const __nv_bfloat16*>(args.residual) + column;
-    __nv_bfloat16 addend[kValues];
-#pragma unroll
-    for (int v = 0; v < kValues; ++v) {
-      if (token(v) < args.m) addend[v] = residual[int64_t{token(v)} * columns];
-    }
-#pragma unroll
-    for (int v = 0; v < kValues; ++v) values[v] += __bfloat162float(addend[v]);
-  }
-  const OutputColumn to = ColumnOf(args.output, column, columns, padded_rows);
-  if (args.output == GemmOutput::kRowMajorFloat) {
-    float* out = static_cast<float*>(args.out) + to.base;
-#pragma unroll
-    for (int v = 0; v < kValues; ++v) {
-      if (token(v) < args.m) out[token(v) * to.stride] = values[v];
-    }
-  } else {
-    auto* out = static_cast<__nv_bfloat16*>(args.out) + to.base;
-#pragma unroll
-    for (int v = 0; v < kValues; ++v) {
-      if (token(v) < args.m) out[token(v) * to.stride] = __float2bfloat16_rn(values[v]);
-    }
-  }
-}
-
-// Stores a tile's sums. An accumulator quad holds tokens (t, t + 1) of packed row r and of r + 8.
-template <typename V>
-__device__ void StoreTile(const DecodeGemmArgs& args, int tile, int warp,
-                          const typename V::Accumulators& acc) {
-  const int lane = threadIdx.x % 32, token = lane % 4 * 2;
-#pragma unroll
-  for (int i = 0; i < V::kTiles; ++i) {
-    const int row = tile * kUnitRows + WarpTile<V::kTiles>(warp, i) * 16 + lane / 4;
-    float low[2 * V::kQuads], high[2 * V::kQuads];
-#pragma unroll
-    for (int v = 0; v < 2 * V::kQuads; ++v) {
-      low[v] = acc[i][v / 2][v % 2], high[v] = acc[i][v / 2][2 + v % 2];
-    }
-    if (args.epilogue == GemmEpilogue::kSiluMul) {
-#pragma unroll
-      for (int v = 0; v < 2 * V::kQuads; ++v) low[v] = Silu(low[v]) * high[v];
-      StoreColumn(args, row / 16 * 8 + row % 8, args.n / 2, V::kRows, token, low);
-    } else {
-      StoreColumn(args, row, args.n, V::kRows, token, low);
-      StoreColumn(args, row + 8, args.n, V::kRows, token, high);
-    }
-  }
-}
-
 // Ends a tile: a whole one goes straight to the epilogue; a piece goes to its slot, and the block
 // whose piece arrives last adds all pieces in block order.
 template <typename V>
@@ -212,73 +98,7 @@ __device__ void EndTile(const KernelParameters& p, int tile, int warp,
       }
     }
   }
-  StoreTile<V>(p.args, tile, warp, acc);
-}
-
-// Position in the ring: stage and the parity of its current phase.
-struct Cursor {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ void Advance(int stages) {
-    if (++stage == stages) stage = 0, parity ^= 1;
-  }
-};
-
-// acc += steps [step, end) of one tile. At most one group of wgmmas runs while the next half unit
-// is dequantised; none runs when this returns. The loop holds nothing but the multiplication: a
-// conditional that touches the accumulators inside it makes ptxas serialise every wgmma (C7511).
-template <typename V>
-__device__ inline void AccumulateWgmma(typename V::Accumulators& acc,
-                                       const Ring<V::kKind, V::kRows>& ring, int steps,
-                                       Cursor& cursor, int warp, int lane) {
-  using Half = HalfUnit<V::kKind>;
-  int held = -1;  // a stage that a running wgmma may still read
-  for (int step = 0; step < steps; ++step) {
-    const int stage = cursor.stage;
-    ptx::BarrierWait(ring.Full(stage), cursor.parity);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      Half weights[V::kTiles];
-#pragma unroll
-      for (int i = 0; i < V::kTiles; ++i) {
-        const int m_tile = WarpTile<V::kTiles>(warp, i);
-        weights[i].Load(ring.Unit(stage), half, m_tile, lane,
-                        UnitScales<V::kKind>(ring.Unit(stage), m_tile, lane));
-        weights[i].Pin();
-      }
-      ptx::WgmmaFence();
-#pragma unroll
-      for (int j = 0; j < Half::kFragments; ++j) {
-        const uint32_t chunk =
-            ring.Slice(stage) + (half * Half::kFragments + j) * 2 * V::kRows * 16;
-#pragma unroll
-        for (int i = 0; i < V::kTiles; ++i) {
-          ptx::Wgmma(acc[i], weights[i].a[j], ptx::TokenDescriptor<V::kRows>(chunk));
-        }
-      }
-      ptx::WgmmaCommit();
-      ptx::WgmmaWait<1>();  // the group before this one has ended: its A registers are free
-      if (half == 0) ptx::BarrierArriveIf(lane == 0 && held >= 0, ring.Empty(max(held, 0)));
-    }
-    held = stage;
-    cursor.Advance(ring.stages);
-  }
-  ptx::WgmmaWait<0>();
-  if (lane == 0) ptx::BarrierArrive(ring.Empty(held));
-}
-
-template <typename V>
-__device__ inline void AccumulateMma(typename V::Accumulators& acc,
-                                     const Ring<V::kKind, V::kRows>& ring, int steps,
-                                     Cursor& cursor, int warp, int lane) {
-  for (int step = 0; step < steps; ++step) {
-    ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
-    MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
-                                               ring.Slice(cursor.stage), warp, lane);
-    __syncwarp();
-    if (lane == 0) ptx::BarrierArrive(ring.Empty(cursor.stage));
-    cursor.Advance(ring.stages);
-  }
+  StoreTile<V>(p.args, tile, warp, acc, {0, V::kRows});
 }
 
 template <typename V>

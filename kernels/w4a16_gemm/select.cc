@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/w4a16_gemm/decode_gemm.h"
+#include "kernels/w4a16_gemm/prefill_gemm.h"
 
 namespace behemoth::kernels {
 namespace {
@@ -19,10 +20,6 @@ bool IsLegal(const DecodeGemmShape& shape) {
   return shape.m >= 1 && shape.m <= kMaxDecodeRows && shape.n >= 1 && shape.k >= 1 &&
          shape.k % UnitColumns(shape.weight) == 0 &&
          int64_t{1} * RowTiles(shape.n) * (shape.k / UnitColumns(shape.weight)) < kMaxSteps;
-}
-
-GemmFamily SelectFamily(int padded_rows, const DeviceLimits& limits) {
-  return limits.has_wgmma() && padded_rows >= 64 ? GemmFamily::kWgmma : GemmFamily::kBulk;
 }
 
 }  // namespace
@@ -53,10 +50,39 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
   if (!IsLegal(shape)) return std::nullopt;
   DecodeGemmConfig choice;
   choice.padded_rows = PaddedRows(shape.m);
-  choice.family = SelectFamily(choice.padded_rows, limits);
-  choice.stages = kMaxStages;
-  choice.prefetch_steps = 24;
+  // As measured on an H200 (README.md): wgmma from 16 rows on, two m-tiles a warp but for 64 rows,
+  // where 16 warps hide the dequantisation better. A ring of half the shared memory lets the next
+  // kernel's blocks start beside this one's; at 8 rows that is worth more than a deep ring.
+  const bool wgmma = limits.has_wgmma() && choice.padded_rows >= 16;
+  choice.family = wgmma ? GemmFamily::kWgmma : GemmFamily::kBulk;
+  choice.warps = choice.padded_rows >= 64 ? 16 : 8;
+  const int half =
+      (limits.shared_bytes_per_sm / 2 - kBarrierBytes) / StageBytes(choice, shape.weight);
+  choice.stages = std::max(half, 4);
+  choice.prefetch_steps = 0;
   return CompleteDecodeGemm(choice, shape, limits);
+}
+
+std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
+                                                   const DeviceLimits& limits) {
+  // One row is legal wherever m rows are: the tiles below bound m themselves.
+  if (shape.m < 1 || !IsLegal({1, shape.n, shape.k, shape.weight}) || !limits.has_wgmma()) {
+    return std::nullopt;
+  }
+  const int64_t token_tiles = (int64_t{shape.m} + kPrefillTileTokens - 1) / kPrefillTileTokens;
+  const int64_t tiles = token_tiles * RowTiles(shape.n);
+  if (tiles > kMaxSteps) return std::nullopt;
+  const int stage_bytes =
+      UnitBytes(shape.weight) + UnitColumns(shape.weight) * kPrefillTileTokens * 2;
+  PrefillGemmConfig config;
+  config.padded_rows = static_cast<int>(token_tiles) * kPrefillTileTokens;
+  config.tiles = static_cast<int>(tiles);
+  config.blocks = static_cast<int>(std::min<int64_t>(limits.sm_count, tiles));
+  config.stages =
+      std::min((limits.shared_bytes_per_block - kBarrierBytes) / stage_bytes, kMaxStages);
+  if (config.stages < 2) return std::nullopt;
+  config.shared_bytes = static_cast<size_t>(config.stages) * stage_bytes + kBarrierBytes;
+  return config;
 }
 
 size_t PartialsBytes(const DecodeGemmConfig& config) {

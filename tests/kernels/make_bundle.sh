@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 limit_bytes=$((64 << 20))
-benches=(device_limits decode_chain paged_attention_bench sampling_bench)
+benches=(device_limits decode_chain prefill_chain paged_attention_bench sampling_bench)
 
 # RPATH, not RUNPATH: it also serves what the libraries themselves load.
 cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBEHEMOTH_CUDA=on "-DBEHEMOTH_COMPONENTS=kernels;tests${worker:+;worker}" \

@@ -40,6 +40,7 @@ def steps(arguments, sanitizer):
     sweep = ["sweep"] if arguments.sweep else []
     yield "device_limits", binary("device_limits", layers), "", 120
     yield "decode_chain", binary("decode_chain", layers, *sweep), "", 300
+    yield "prefill_chain", binary("prefill_chain"), "", 120
     yield "paged_attention_bench", binary("paged_attention_bench"), "", 200
     yield "sampling_bench", binary("sampling_bench"), "", 120
 

@@ -10,6 +10,7 @@
 
 #include "kernels/reference/w4a16_reference.h"
 #include "kernels/w4a16_gemm/decode_gemm.h"
+#include "kernels/w4a16_gemm/prefill_gemm.h"
 
 namespace behemoth::kernels {
 namespace {
@@ -84,38 +85,57 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
   }
 
   // out [m, columns] of one launch; pad rows of the activations are NaN.
-  std::vector<bf16> Run(int m, GemmFamily family) {
+  std::vector<bf16> Run(int m, GemmFamily family, int warps) {
     const Case& c = GetParam();
-    const int padded = PaddedRows(m);
-    std::vector<bf16> act(size_t(c.k) * padded, kNan);
-    for (int row = 0; row < m; ++row) {
-      for (int i = 0; i < c.k; ++i) {
-        act[ActivationIndex(row, i, padded)] = ToBf16(act_[size_t(row) * c.k + i]);
-      }
-    }
     DecodeGemmConfig choice;
-    choice.family = family, choice.padded_rows = padded, choice.stages = 32;
+    choice.family = family, choice.padded_rows = PaddedRows(m), choice.stages = 32;
+    choice.warps = warps;
     const auto config = CompleteDecodeGemm(choice, {m, c.n, c.k, KindOf(source_)}, limits_);
     EXPECT_TRUE(config.has_value());
-    const DeviceArray<uint8_t> packed(packed_);
-    const DeviceArray<bf16> device_act(act), residual(residual_);
-    const DeviceArray<bf16> out(std::vector<bf16>(size_t(m) * Columns() + 64, kUnwritten));
     const DeviceArray<float> partials(PartialsBytes(*config) / 4);
     const DeviceArray<uint32_t> counters(CountersBytes(*config) / 4);
-    const DecodeGemmArgs args = {.weight = packed.data,
-                                 .act = device_act.data,
-                                 .out = out.data,
-                                 .residual = residual.data,
-                                 .partials = partials.data,
-                                 .counters = counters.data,
-                                 .m = m,
-                                 .n = c.n,
-                                 .k = c.k,
-                                 .epilogue = c.epilogue};
-    const KernelError error = LaunchDecodeGemm(*config, KindOf(source_), args, {});
+    std::vector<bf16> values = Launched(m, PaddedRows(m), [&](DecodeGemmArgs args) {
+      args.partials = partials.data, args.counters = counters.data;
+      return LaunchDecodeGemm(*config, KindOf(source_), args, {});
+    });
+    for (const uint32_t counter : counters.Read()) EXPECT_EQ(counter, 0u);
+    return values;
+  }
+
+  std::vector<bf16> RunPrefill(int m) {
+    const Case& c = GetParam();
+    const auto config = SelectPrefillGemm({m, c.n, c.k, KindOf(source_)}, limits_);
+    EXPECT_TRUE(config.has_value());
+    return Launched(m, config->padded_rows, [&](const DecodeGemmArgs& args) {
+      return LaunchPrefillGemm(*config, KindOf(source_), args, {});
+    });
+  }
+
+  // Row `row` of a batch holds sample row `row` % 64.
+  template <typename LaunchOne>
+  std::vector<bf16> Launched(int m, int padded, LaunchOne launch) {
+    const Case& c = GetParam();
+    std::vector<bf16> act(size_t(c.k) * padded, kNan), addend;
+    for (int row = 0; row < m; ++row) {
+      for (int i = 0; i < c.k; ++i) {
+        act[ActivationIndex(row, i, padded)] = ToBf16(act_[size_t(row % 64) * c.k + i]);
+      }
+      const auto sample = residual_.begin() + row % 64 * c.n;
+      addend.insert(addend.end(), sample, sample + c.n);
+    }
+    const DeviceArray<uint8_t> packed(packed_);
+    const DeviceArray<bf16> device_act(act), residual(addend);
+    const DeviceArray<bf16> out(std::vector<bf16>(size_t(m) * Columns() + 64, kUnwritten));
+    const KernelError error = launch(DecodeGemmArgs{.weight = packed.data,
+                                                    .act = device_act.data,
+                                                    .out = out.data,
+                                                    .residual = residual.data,
+                                                    .m = m,
+                                                    .n = c.n,
+                                                    .k = c.k,
+                                                    .epilogue = c.epilogue});
     EXPECT_TRUE(error.ok()) << error.operation;
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    for (const uint32_t counter : counters.Read()) EXPECT_EQ(counter, 0u);
     std::vector<bf16> values = out.Read();
     for (size_t i = size_t(m) * Columns(); i < values.size(); ++i) {
       EXPECT_EQ(values[i].bits, kUnwritten.bits) << "written past the end";
@@ -143,6 +163,16 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
     return {value, slack + std::abs(value) * std::ldexp(1.0, -8) + 1e-6};
   }
 
+  void ExpectReference(const std::vector<bf16>& out, int m) const {
+    for (int row = 0; row < m; ++row) {
+      for (int column = 0; column < Columns(); ++column) {
+        const auto [value, slack] = Expected(row % 64, column);
+        ASSERT_NEAR(ToFloat(out[size_t(row) * Columns() + column]), value, slack)
+            << "row " << row << ", column " << column;
+      }
+    }
+  }
+
   DeviceLimits limits_;
   std::vector<uint32_t> weight_;
   std::vector<bf16> scale_, residual_;
@@ -153,21 +183,29 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(DecodeGemmTest, EveryBatchMatchesTheReferenceAndEveryFamilyGivesTheSameBits) {
-  const std::vector<bf16> all = Run(64, GemmFamily::kBulk);
-  for (int row = 0; row < 64; ++row) {
-    for (int column = 0; column < Columns(); ++column) {
-      const auto [value, slack] = Expected(row, column);
-      ASSERT_NEAR(ToFloat(all[size_t(row) * Columns() + column]), value, slack)
-          << "row " << row << ", column " << column;
-    }
-  }
+  const std::vector<bf16> all = Run(64, GemmFamily::kBulk, 16);
+  ExpectReference(all, 64);
   for (const int m : {1, 2, 7, 8, 9, 16, 17, 32, 33, 64}) {
     for (const GemmFamily family : {GemmFamily::kBulk, GemmFamily::kWgmma}) {
       if (family == GemmFamily::kWgmma && (!limits_.has_wgmma() || m <= 8)) continue;
-      const std::vector<bf16> some = Run(m, family);
-      for (size_t i = 0; i < some.size(); ++i) {
-        ASSERT_EQ(some[i].bits, all[i].bits) << "m " << m << ", element " << i;
+      for (const int warps : {8, 16}) {
+        const std::vector<bf16> some = Run(m, family, warps);
+        for (size_t i = 0; i < some.size(); ++i) {
+          ASSERT_EQ(some[i].bits, all[i].bits) << "m " << m << ", element " << i;
+        }
       }
+    }
+  }
+}
+
+TEST_P(DecodeGemmTest, PrefillMatchesTheReferenceAndARowsBitsDoNotDependOnTheChunk) {
+  if (!limits_.has_wgmma()) GTEST_SKIP() << "the prefill GEMM needs sm_90a";
+  const std::vector<bf16> all = RunPrefill(300);
+  ExpectReference(all, 300);
+  for (const int m : {1, 65, 128, 129, 256}) {
+    const std::vector<bf16> some = RunPrefill(m);
+    for (size_t i = 0; i < some.size(); ++i) {
+      ASSERT_EQ(some[i].bits, all[i].bits) << "m " << m << ", element " << i;
     }
   }
 }

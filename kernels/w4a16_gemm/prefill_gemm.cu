@@ -1,0 +1,142 @@
+// One block per SM walks over tiles of 256 weight rows x 128 tokens: two consumer warpgroups (128
+// rows each, wgmma with dequantised A from registers) and a producer warpgroup of which one warp
+// works. Tiles that run at the same time share their tokens' slices and their weights in L2.
+#include "kernels/common/launch.cuh"
+#include "kernels/w4a16_gemm/gemm_tile.cuh"
+#include "kernels/w4a16_gemm/prefill_gemm.h"
+
+namespace behemoth::kernels {
+namespace {
+
+constexpr int kPrefillWarps = 8;
+constexpr int kPrefillThreads = 32 * kPrefillWarps + 128;
+// 65,536 registers: 384 threads start with 168; 2 x 128 x 240 + 128 x 24 = 64,512.
+constexpr int kConsumerRegisters = 240, kProducerRegisters = 24;
+// Token tiles that run side by side: 8 x 3 MB of activations at k = 12,288, half of L2.
+constexpr int kTokenTilesTogether = 8;
+
+struct PrefillParameters {
+  DecodeGemmArgs args;
+  PrefillGemmConfig config;
+  int row_tiles;
+  int token_tiles;
+  int steps;  // units of k
+};
+
+// Tile `index` of the walk: token tiles in groups, within a group tokens first, then weight rows.
+struct TilePlace {
+  int row_tile;
+  int token_tile;
+};
+__device__ inline TilePlace PlaceOf(const PrefillParameters& p, int index) {
+  const int group = index / (kTokenTilesTogether * p.row_tiles);
+  const int first = group * kTokenTilesTogether;
+  const int width = min(kTokenTilesTogether, p.token_tiles - first);
+  const int within = index - group * kTokenTilesTogether * p.row_tiles;
+  return {within / width, first + within % width};
+}
+
+// One warp: lane 0 brings the weights, each lane some of the slice's rows of eight columns.
+template <typename V>
+__device__ void ProduceTiles(const PrefillParameters& p, const Ring<V::kKind, V::kRows>& ring) {
+  using R = Ring<V::kKind, V::kRows>;
+  constexpr int kChunks = UnitColumns(V::kKind) / 8, kChunkBytes = kPrefillTileTokens * 16;
+  const int lane = threadIdx.x % 32;
+  const int64_t chunk_stride = int64_t{p.config.padded_rows} * 16;
+  ptx::WaitForPredecessor();
+  Cursor cursor;
+  for (int index = blockIdx.x; index < p.config.tiles; index += gridDim.x) {
+    const TilePlace place = PlaceOf(p, index);
+    const auto* weight = static_cast<const uint8_t*>(p.args.weight) +
+                         int64_t{place.row_tile} * p.steps * R::kUnitBytes;
+    const auto* act = reinterpret_cast<const uint8_t*>(p.args.act) +
+                      int64_t{place.token_tile} * kChunkBytes + lane * chunk_stride;
+    for (int step = 0; step < p.steps; ++step) {
+      // A fresh barrier is in the phase before its first: parity 1 passes at once.
+      ptx::BarrierWait(ring.Empty(cursor.stage), cursor.parity ^ 1);
+      const uint32_t full = ring.Full(cursor.stage);
+      if (lane == 0) {
+        ptx::BarrierExpectBytes(full, R::kStageBytes);
+        ptx::BulkCopy(ring.Unit(cursor.stage), weight, R::kUnitBytes, full);
+      }
+      __syncwarp();
+      if (lane < kChunks) {
+        ptx::BulkCopy(ring.Slice(cursor.stage) + lane * kChunkBytes, act, kChunkBytes, full);
+      }
+      weight += R::kUnitBytes;
+      act += kChunks * chunk_stride;
+      cursor.Advance(ring.stages);
+    }
+  }
+}
+
+template <typename V>
+__device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V::kKind, V::kRows>& ring) {
+  const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  Cursor cursor;
+  for (int index = blockIdx.x; index < p.config.tiles; index += gridDim.x) {
+    typename V::Accumulators acc;
+    Clear<V>(acc);
+    AccumulateWgmma<V>(acc, ring, p.steps, cursor, warp, lane);
+    const TilePlace place = PlaceOf(p, index);
+    StoreTile<V>(p.args, place.row_tile, warp, acc,
+                 {place.token_tile * kPrefillTileTokens, p.config.padded_rows});
+  }
+}
+
+template <typename V>
+__global__ void __launch_bounds__(kPrefillThreads, 1)
+    PrefillGemmKernel(const __grid_constant__ PrefillParameters p) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  const Ring<V::kKind, V::kRows> ring = {ptx::SharedAddress(shared), p.config.stages};
+  ptx::AllowSuccessor();
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < p.config.stages; ++stage) {
+      ptx::BarrierInit(ring.Full(stage), 1);
+      ptx::BarrierInit(ring.Empty(stage), V::kWarps);
+    }
+    ptx::FenceBarrierInit();
+  }
+  __syncthreads();
+  if (__shfl_sync(~0u, threadIdx.x / 128, 0) == kPrefillWarps / 4) {
+    ptx::LowerRegisters<kProducerRegisters>();
+    if (threadIdx.x / 32 == kPrefillWarps) ProduceTiles<V>(p, ring);
+  } else {
+    ptx::RaiseRegisters<kConsumerRegisters>();
+    ptx::WaitForPredecessor();
+    ConsumeTiles<V>(p, ring);
+  }
+}
+
+template <WeightKind kKind>
+KernelError LaunchPrefillKind(const PrefillParameters& p, const LaunchContext& context) {
+  using V = Variant<kKind, kPrefillTileTokens, true, kPrefillWarps>;
+  return Launch(PrefillGemmKernel<V>,
+                {dim3(p.config.blocks), dim3(kPrefillThreads), p.config.shared_bytes}, context, p);
+}
+
+}  // namespace
+
+KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight,
+                              const DecodeGemmArgs& args, const LaunchContext& context) {
+  if (args.m < 1 || args.m > config.padded_rows) {
+    return {kInvalidArgument, "LaunchPrefillGemm: m is not in 1..padded_rows"};
+  }
+  if (args.epilogue == GemmEpilogue::kAddResidual && args.residual == nullptr) {
+    return {kInvalidArgument, "LaunchPrefillGemm: no residual to add"};
+  }
+  const PrefillParameters p = {args, config, RowTiles(args.n),
+                               config.padded_rows / kPrefillTileTokens,
+                               args.k / UnitColumns(weight)};
+  switch (weight) {
+    case WeightKind::kInt4:
+      return LaunchPrefillKind<WeightKind::kInt4>(p, context);
+    case WeightKind::kInt4ZeroPoint:
+      return LaunchPrefillKind<WeightKind::kInt4ZeroPoint>(p, context);
+    case WeightKind::kBf16:
+      return LaunchPrefillKind<WeightKind::kBf16>(p, context);
+  }
+  return {kInvalidArgument, "LaunchPrefillGemm: unknown weight kind"};
+}
+
+}  // namespace behemoth::kernels
