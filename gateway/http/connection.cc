@@ -83,6 +83,8 @@ void Connection::Enter(State state) {
 }
 
 void Connection::OnTimeout() {
+  // The last reply is still leaving, at a pace that the write timer accepts.
+  if (state_ == State::kIdle && queued_bytes() > 0) return Enter(State::kIdle);
   const bool begun = state_ == State::kBody || (parser_ && parser_->started());
   if (!begun || state_ == State::kLinger) return Close();
   RefuseAndClose(setup_.application->Refuse(408, "The request did not arrive in time."));

@@ -1,0 +1,199 @@
+#include "gateway/upstream/worker_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "tests/unit/gateway/net/fake_loop.h"
+
+namespace behemoth::gateway {
+namespace {
+
+struct FakeWorker {
+  struct Call final : GenerateCall {
+    Call(FakeWorker* w, GenerateObserver* o) : worker(w), observer(o) {
+      worker->calls.push_back(this);
+    }
+    ~Call() override { std::erase(worker->calls, this); }
+    void Cancel() override { cancelled = true; }
+    void Pause(bool) override {}
+    void EndByControl() override { ++worker->controls; }
+    void ForceIds(uint32_t, std::vector<uint32_t>) override {}
+    FakeWorker* const worker;
+    GenerateObserver* const observer;
+    bool cancelled = false;
+  };
+  struct Client final : WorkerClient {
+    explicit Client(FakeWorker* w) : worker(w) {}
+    std::unique_ptr<GenerateCall> Generate(GenerateSpec, GenerateObserver* observer,
+                                           Loop&) override {
+      ++worker->started;
+      return std::make_unique<Call>(worker, observer);
+    }
+    std::shared_ptr<void> Watch(WorkerWatch* watch, Loop&) override {
+      worker->watch = watch;
+      ++worker->watches;
+      return std::shared_ptr<void>(nullptr, [w = worker](void*) { w->watch = nullptr; });
+    }
+    FakeWorker* const worker;
+  };
+
+  void Report(uint32_t running = 0, WorkerState state = WorkerState::kReady) {
+    watch->OnReport({.state = state, .served_names = {"tiny", "alias"}, .context_tokens = 100});
+    watch->OnLoad({.state = state, .running_sequences = running});
+  }
+
+  WorkerWatch* watch = nullptr;
+  std::vector<Call*> calls;
+  int started = 0, watches = 0, controls = 0;
+};
+
+struct Observer final : GenerateObserver {
+  void OnEvent(WorkerEvent) override { ++events; }
+  void OnDone(absl::Status s) override { status = std::move(s); }
+  int events = 0;
+  std::optional<absl::Status> status;
+};
+
+class WorkerPoolTest : public ::testing::Test {
+ protected:
+  WorkerPoolTest()
+      : pool_(
+            {},
+            [this](const std::string& address) -> absl::StatusOr<std::unique_ptr<WorkerClient>> {
+              return std::make_unique<FakeWorker::Client>(&workers_[address]);
+            },
+            loop_) {
+    pool_.SetAddresses({"a:1", "b:1"});
+    loop_.Run();
+    a_.Report();
+    b_.Report();
+  }
+  std::unique_ptr<GenerateCall> Ask(Observer& observer) {
+    return pool_.Generate("tiny", {}, &observer, loop_);
+  }
+
+  FakeLoop loop_;
+  std::map<std::string, FakeWorker> workers_;
+  FakeWorker &a_ = workers_["a:1"], &b_ = workers_["b:1"];
+  LeastLoadPool pool_;
+};
+
+TEST_F(WorkerPoolTest, TheLeastLoadedWorkerTakesTheRequest) {
+  a_.Report(5);
+  Observer one, two;
+  const auto first = Ask(one);
+  EXPECT_EQ(b_.started, 1);
+  a_.Report(0);
+  const auto second = Ask(two);  // what we sent to b counts although b has not said so yet
+  EXPECT_EQ(a_.started, 1);
+}
+
+TEST_F(WorkerPoolTest, SilentLostAndDrainingWorkersTakeNothing) {
+  b_.Report(0, WorkerState::kDraining);
+  EXPECT_EQ(pool_.View().usable, 1);
+  loop_.Advance(absl::Seconds(4));
+  EXPECT_EQ(pool_.View().usable, 0);
+  EXPECT_EQ(pool_.View().models.size(), 2u);  // known names stay, so that they are 503 and not 404
+  a_.Report();
+  EXPECT_EQ(pool_.View().usable, 1);
+  a_.watch->OnLost(absl::UnavailableError("gone"));
+  EXPECT_EQ(pool_.View().usable, 0);
+  loop_.Advance(absl::Seconds(1));
+  EXPECT_EQ(a_.watches, 2);  // asked again by itself
+  a_.Report();
+  EXPECT_EQ(pool_.View().usable, 1);
+}
+
+TEST_F(WorkerPoolTest, AFailureBeforeTheFirstTokenGoesToAnotherWorker) {
+  Observer observer;
+  const auto call = Ask(observer);
+  auto& first = a_.started ? a_ : b_;
+  auto& second = a_.started ? b_ : a_;
+  first.calls[0]->observer->OnEvent(ProgressEvent{});
+  first.calls[0]->observer->OnDone(absl::UnavailableError("10.0.0.1: gone"));
+  loop_.Advance(absl::ZeroDuration());
+  EXPECT_EQ(second.started, 1);
+  EXPECT_FALSE(observer.status);
+  second.calls[0]->observer->OnDone(absl::UnavailableError("10.0.0.2: gone"));
+  loop_.Advance(absl::ZeroDuration());
+  ASSERT_TRUE(observer.status);  // each worker once, then the truth, without addresses
+  EXPECT_TRUE(absl::IsUnavailable(*observer.status));
+  EXPECT_EQ(observer.status->message().find("10.0"), std::string::npos);
+  EXPECT_EQ(first.started, 1);
+}
+
+TEST_F(WorkerPoolTest, AfterTheFirstTokenNothingIsRetried) {
+  Observer observer;
+  const auto call = Ask(observer);
+  auto& first = a_.started ? a_ : b_;
+  first.calls[0]->observer->OnEvent(TokensEvent{.ids = {1}});
+  first.calls[0]->observer->OnDone(absl::CancelledError("the worker's own end"));
+  loop_.Advance(absl::ZeroDuration());
+  ASSERT_TRUE(observer.status);
+  EXPECT_TRUE(absl::IsUnavailable(*observer.status));
+  EXPECT_EQ(a_.started + b_.started, 1);
+}
+
+TEST_F(WorkerPoolTest, AFullQueueIsTriedElsewhereAndABadRequestIsNot) {
+  Observer full, bad;
+  const auto one = Ask(full);
+  auto& first = a_.started ? a_ : b_;
+  first.calls[0]->observer->OnDone(absl::ResourceExhaustedError("queue"));
+  loop_.Advance(absl::ZeroDuration());
+  EXPECT_EQ(a_.started + b_.started, 2);
+  const auto two = Ask(bad);
+  first.calls.back()->observer->OnDone(absl::InvalidArgumentError("top_p"));
+  loop_.Advance(absl::ZeroDuration());
+  EXPECT_TRUE(bad.status && absl::IsInvalidArgument(*bad.status));
+  EXPECT_EQ(a_.started + b_.started, 3);
+}
+
+TEST_F(WorkerPoolTest, AFailedWorkerIsLeftAloneForAWhile) {
+  Observer observer;
+  const auto call = Ask(observer);
+  auto& first = a_.started ? a_ : b_;
+  first.calls[0]->observer->OnDone(absl::UnavailableError("gone"));
+  EXPECT_EQ(pool_.View().usable, 1);
+  loop_.Advance(absl::Seconds(2));
+  EXPECT_EQ(pool_.View().usable, 2);
+}
+
+TEST_F(WorkerPoolTest, ACancelledCallIsSilentAndReturnsItsPlace) {
+  Observer observer;
+  auto call = Ask(observer);
+  auto& first = a_.started ? a_ : b_;
+  call->Cancel();
+  EXPECT_TRUE(first.calls[0]->cancelled);
+  call.reset();
+  EXPECT_FALSE(observer.status);
+  pool_.SetAddresses({});
+  loop_.Run();
+  EXPECT_EQ(a_.watch, nullptr);  // with nothing in flight the member goes
+}
+
+TEST_F(WorkerPoolTest, ALeavingWorkerEndsItsRequestsFirst) {
+  Observer observer;
+  const auto call = Ask(observer);
+  auto& first = a_.started ? a_ : b_;
+  pool_.SetAddresses({});
+  loop_.Run();
+  EXPECT_NE(first.watch, nullptr);
+  EXPECT_EQ(pool_.View().workers, 0);
+  first.calls[0]->observer->OnDone(absl::OkStatus());
+  loop_.Run();
+  EXPECT_EQ(first.watch, nullptr);
+}
+
+TEST_F(WorkerPoolTest, NoWorkerIsUnavailableAndNeverFromInsideTheCall) {
+  pool_.SetAddresses({});
+  loop_.Run();
+  Observer observer;
+  const auto call = Ask(observer);
+  EXPECT_FALSE(observer.status);
+  loop_.Advance(absl::ZeroDuration());
+  EXPECT_TRUE(observer.status && absl::IsUnavailable(*observer.status));
+}
+
+}  // namespace
+}  // namespace behemoth::gateway
