@@ -162,7 +162,7 @@ class GrpcTokenizerClient final : public TokenizerClient {
         [call, key, loop = &loop, shared = shared_,
          done = std::make_shared<EncodeDone>(std::move(done))](const grpc::Status& status) {
           if (status.error_code() == grpc::StatusCode::UNAVAILABLE) shared->available = false;
-          loop->Post([call, done, result = support::FromGrpc(status)] {
+          loop->Post([call, done, result = support::FromServer(status)] {
             if (!result.ok()) return (*done)(ForClient(result));
             IdLists lists;
             for (const pb::Encoding& encoding : call->reply.encodings()) {

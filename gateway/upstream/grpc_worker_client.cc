@@ -100,7 +100,7 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
   }
 
   void OnDone(const grpc::Status& status) override {
-    loop_.Post([self = std::move(self_), status = support::FromGrpc(status)]() mutable {
+    loop_.Post([self = std::move(self_), status = support::FromServer(status)]() mutable {
       self->status_ = std::move(status);
       self->Drain();
     });

@@ -30,4 +30,9 @@ absl::Status FromGrpc(const grpc::Status& status) {
                       Cut(status.error_message()));
 }
 
+absl::Status FromServer(const grpc::Status& status) {
+  if (status.error_code() != grpc::StatusCode::CANCELLED) return FromGrpc(status);
+  return absl::UnavailableError("the server is going down");
+}
+
 }  // namespace behemoth::support

@@ -10,4 +10,8 @@ namespace behemoth::support {
 grpc::Status ToGrpc(const absl::Status& status);
 absl::Status FromGrpc(const grpc::Status& status);
 
+// For a client that did not cancel its call itself. CANCELLED is then UNAVAILABLE: it is how gRPC
+// ends a call that arrives between a server's shutdown and the client's reading of GOAWAY.
+absl::Status FromServer(const grpc::Status& status);
+
 }  // namespace behemoth::support

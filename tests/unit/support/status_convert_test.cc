@@ -13,6 +13,12 @@ TEST(StatusConvertTest, EveryCodeSurvivesTheRoundTrip) {
   }
 }
 
+TEST(StatusConvertTest, ACancelThatWasNotOursIsAServerGoingDown) {
+  EXPECT_EQ(FromServer(grpc::Status::CANCELLED).code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(FromServer(grpc::Status::OK).ok());
+  EXPECT_EQ(FromServer({grpc::StatusCode::INTERNAL, "x"}), absl::InternalError("x"));
+}
+
 TEST(StatusConvertTest, LongMessagesAreCutBetweenCharacters) {
   std::string message = "x";
   while (message.size() < 8000) message += "é";
