@@ -8,9 +8,10 @@
 namespace behemoth::worker {
 
 struct WalkOptions {
-  uint64_t seed = 1;  // of the first walk; the next ones count on
-  int32_t walks = 0;  // 0 = what the test says
-  int32_t steps = 0;  // of each walk; 0 = what the test says
+  uint64_t seed = 1;     // of the first walk; the next ones count on
+  int32_t walks = 0;     // 0 = what the test says
+  int32_t steps = 0;     // of each walk; 0 = what the test says
+  int32_t requests = 0;  // of the solo runs; 0 = what the test says
 };
 const WalkOptions& Options();
 
