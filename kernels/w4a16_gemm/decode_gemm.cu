@@ -20,10 +20,9 @@ struct KernelParameters {
   int prefetch_steps;
 };
 
-template <WeightKind kKind, int kRows>
-__device__ void Produce(const KernelParameters& p, const Ring<kKind, kRows>& ring, int begin,
-                        int end) {
-  using R = Ring<kKind, kRows>;
+template <typename V>
+__device__ void Produce(const KernelParameters& p, const Ring<V>& ring, int begin, int end) {
+  using R = Ring<V>;
   const uint64_t policy = ptx::EvictFirstPolicy();
   const auto* weight = static_cast<const uint8_t*>(p.args.weight);
   const auto* act = reinterpret_cast<const uint8_t*>(p.args.act);
@@ -98,12 +97,11 @@ __device__ void EndTile(const KernelParameters& p, int tile, int warp,
       }
     }
   }
-  StoreTile<V>(p.args, tile, warp, acc, {0, V::kRows});
+  StoreTile<V>(p.args, tile * kUnitRows, warp, acc, {0, V::kRows});
 }
 
 template <typename V>
-__device__ void Consume(const KernelParameters& p, const Ring<V::kKind, V::kRows>& ring, int begin,
-                        int end) {
+__device__ void Consume(const KernelParameters& p, const Ring<V>& ring, int begin, int end) {
   // The shuffle tells the compiler that the warp index is uniform, which wgmma's pipelining needs.
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   Cursor cursor;
@@ -126,7 +124,7 @@ template <typename V>
 __global__ void __launch_bounds__(V::kThreads, 1)
     DecodeGemmKernel(const __grid_constant__ KernelParameters p) {
   extern __shared__ __align__(128) uint8_t shared[];
-  const Ring<V::kKind, V::kRows> ring = {ptx::SharedAddress(shared), p.stages};
+  const Ring<V> ring = {ptx::SharedAddress(shared), p.stages};
   ptx::AllowSuccessor();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < p.stages; ++stage) {
@@ -138,7 +136,7 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   __syncthreads();
   const int begin = p.map.Begin(blockIdx.x), end = p.map.Begin(blockIdx.x + 1);
   if (__shfl_sync(~0u, threadIdx.x / 32, 0) == V::kWarps) {
-    if (threadIdx.x == V::kConsumers) Produce<V::kKind, V::kRows>(p, ring, begin, end);
+    if (threadIdx.x == V::kConsumers) Produce<V>(p, ring, begin, end);
   } else {
     ptx::WaitForPredecessor();
     Consume<V>(p, ring, begin, end);

@@ -15,25 +15,28 @@ namespace {
 
 constexpr int kMTiles = kUnitRows / 16;
 
-// How one instance is built: weights, padded activation rows, instruction family, consumer warps.
-template <WeightKind kWeightKind, int kPaddedRows, bool kUseWgmma, int kConsumerWarps>
+// How one instance is built: weights, padded activation rows, instruction family, consumer warps,
+// and the part of a unit's rows that it multiplies (1 / kUnitParts, whole blobs).
+template <WeightKind kWeightKind, int kPaddedRows, bool kUseWgmma, int kConsumerWarps,
+          int kUnitParts = 1>
 struct Variant {
+  static constexpr int kParts = kUnitParts;
   static constexpr WeightKind kKind = kWeightKind;
   static constexpr int kRows = kPaddedRows;
   static constexpr bool kWgmma = kUseWgmma;
   static constexpr int kWarps = kConsumerWarps;
-  static constexpr int kTiles = kMTiles / kWarps;  // m-tiles of a warp
-  static constexpr int kQuads = kRows / 8;         // accumulator quads of an m-tile
+  static constexpr int kTiles = kMTiles / kParts / kWarps;  // m-tiles of a warp
+  static constexpr int kQuads = kRows / 8;                  // accumulator quads of an m-tile
   static constexpr int kConsumers = 32 * kWarps;
   static constexpr int kThreads = kConsumers + 32;
   using Accumulators = float[kTiles][kQuads][4];
 };
 
 // Shared memory: stages of [unit][activation slice], then full and empty barriers.
-template <WeightKind kKind, int kRows>
+template <typename V>
 struct Ring {
-  static constexpr int kUnitBytes = UnitBytes(kKind);
-  static constexpr int kSliceBytes = UnitColumns(kKind) * kRows * 2;
+  static constexpr int kUnitBytes = UnitBytes(V::kKind) / V::kParts;
+  static constexpr int kSliceBytes = UnitColumns(V::kKind) * V::kRows * 2;
   static constexpr int kStageBytes = kUnitBytes + kSliceBytes;
   uint32_t base;
   int stages;
@@ -57,9 +60,8 @@ struct Cursor {
 // is dequantised; none runs when this returns. The loop holds nothing but the multiplication: a
 // conditional that touches the accumulators inside it makes ptxas serialise every wgmma (C7511).
 template <typename V>
-__device__ inline void AccumulateWgmma(typename V::Accumulators& acc,
-                                       const Ring<V::kKind, V::kRows>& ring, int steps,
-                                       Cursor& cursor, int warp, int lane) {
+__device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring<V>& ring,
+                                       int steps, Cursor& cursor, int warp, int lane) {
   using Half = HalfUnit<V::kKind>;
   int held = -1;  // a stage that a running wgmma may still read
   for (int step = 0; step < steps; ++step) {
@@ -97,8 +99,7 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc,
 }
 
 template <typename V>
-__device__ inline void AccumulateMma(typename V::Accumulators& acc,
-                                     const Ring<V::kKind, V::kRows>& ring, int steps,
+__device__ inline void AccumulateMma(typename V::Accumulators& acc, const Ring<V>& ring, int steps,
                                      Cursor& cursor, int warp, int lane) {
   for (int step = 0; step < steps; ++step) {
     ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
@@ -166,18 +167,19 @@ __device__ inline void StoreColumn(const DecodeGemmArgs& args, int column, int c
   }
 }
 
-// Stores a tile's sums. An accumulator quad holds tokens (t, t + 1) of packed row r and of r + 8.
+// Stores a tile's sums; first_row is packed. An accumulator quad holds tokens (t, t + 1) of packed
+// row r and of r + 8.
 struct TokenTile {
   int first_token;
   int padded_rows;  // of the output's activation layout
 };
 template <typename V>
-__device__ void StoreTile(const DecodeGemmArgs& args, int tile, int warp,
+__device__ void StoreTile(const DecodeGemmArgs& args, int first_row, int warp,
                           const typename V::Accumulators& acc, const TokenTile& tokens) {
   const int lane = threadIdx.x % 32, token = tokens.first_token + lane % 4 * 2;
 #pragma unroll
   for (int i = 0; i < V::kTiles; ++i) {
-    const int row = tile * kUnitRows + WarpTile<V::kTiles>(warp, i) * 16 + lane / 4;
+    const int row = first_row + WarpTile<V::kTiles>(warp, i) * 16 + lane / 4;
     float low[2 * V::kQuads], high[2 * V::kQuads];
 #pragma unroll
     for (int v = 0; v < 2 * V::kQuads; ++v) {

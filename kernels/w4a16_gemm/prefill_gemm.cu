@@ -1,6 +1,7 @@
-// One block per SM walks over tiles of 256 weight rows x 128 tokens: two consumer warpgroups (128
-// rows each, wgmma with dequantised A from registers) and a producer warpgroup of which one warp
-// works. Tiles that run at the same time share their tokens' slices and their weights in L2.
+// One block per SM walks over tiles of 256 or 128 weight rows x 128 tokens: two consumer warpgroups
+// (half the rows each, wgmma with dequantised A from registers) and a producer warpgroup of which
+// one warp works. Tiles that run at the same time share their tokens' slices and their weights in
+// L2.
 #include "kernels/common/launch.cuh"
 #include "kernels/w4a16_gemm/gemm_tile.cuh"
 #include "kernels/w4a16_gemm/prefill_gemm.h"
@@ -38,8 +39,8 @@ __device__ inline TilePlace PlaceOf(const PrefillParameters& p, int index) {
 
 // One warp: lane 0 brings the weights, each lane some of the slice's rows of eight columns.
 template <typename V>
-__device__ void ProduceTiles(const PrefillParameters& p, const Ring<V::kKind, V::kRows>& ring) {
-  using R = Ring<V::kKind, V::kRows>;
+__device__ void ProduceTiles(const PrefillParameters& p, const Ring<V>& ring) {
+  using R = Ring<V>;
   constexpr int kChunks = UnitColumns(V::kKind) / 8, kChunkBytes = kPrefillTileTokens * 16;
   const int lane = threadIdx.x % 32;
   const int64_t chunk_stride = int64_t{p.config.padded_rows} * 16;
@@ -48,7 +49,8 @@ __device__ void ProduceTiles(const PrefillParameters& p, const Ring<V::kKind, V:
   for (int index = blockIdx.x; index < p.config.tiles; index += gridDim.x) {
     const TilePlace place = PlaceOf(p, index);
     const auto* weight = static_cast<const uint8_t*>(p.args.weight) +
-                         int64_t{place.row_tile} * p.steps * R::kUnitBytes;
+                         int64_t{place.row_tile / V::kParts} * p.steps * UnitBytes(V::kKind) +
+                         place.row_tile % V::kParts * R::kUnitBytes;
     const auto* act = reinterpret_cast<const uint8_t*>(p.args.act) +
                       int64_t{place.token_tile} * kChunkBytes + lane * chunk_stride;
     for (int step = 0; step < p.steps; ++step) {
@@ -63,7 +65,7 @@ __device__ void ProduceTiles(const PrefillParameters& p, const Ring<V::kKind, V:
       if (lane < kChunks) {
         ptx::BulkCopy(ring.Slice(cursor.stage) + lane * kChunkBytes, act, kChunkBytes, full);
       }
-      weight += R::kUnitBytes;
+      weight += UnitBytes(V::kKind);
       act += kChunks * chunk_stride;
       cursor.Advance(ring.stages);
     }
@@ -71,7 +73,7 @@ __device__ void ProduceTiles(const PrefillParameters& p, const Ring<V::kKind, V:
 }
 
 template <typename V>
-__device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V::kKind, V::kRows>& ring) {
+__device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V>& ring) {
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   Cursor cursor;
   for (int index = blockIdx.x; index < p.config.tiles; index += gridDim.x) {
@@ -79,7 +81,7 @@ __device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V::kKind, V:
     Clear<V>(acc);
     AccumulateWgmma<V>(acc, ring, p.steps, cursor, warp, lane);
     const TilePlace place = PlaceOf(p, index);
-    StoreTile<V>(p.args, place.row_tile, warp, acc,
+    StoreTile<V>(p.args, place.row_tile * kUnitRows / V::kParts, warp, acc,
                  {place.token_tile * kPrefillTileTokens, p.config.padded_rows});
   }
 }
@@ -88,7 +90,7 @@ template <typename V>
 __global__ void __launch_bounds__(kPrefillThreads, 1)
     PrefillGemmKernel(const __grid_constant__ PrefillParameters p) {
   extern __shared__ __align__(128) uint8_t shared[];
-  const Ring<V::kKind, V::kRows> ring = {ptx::SharedAddress(shared), p.config.stages};
+  const Ring<V> ring = {ptx::SharedAddress(shared), p.config.stages};
   ptx::AllowSuccessor();
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < p.config.stages; ++stage) {
@@ -110,9 +112,13 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
 
 template <WeightKind kKind>
 KernelError LaunchPrefillKind(const PrefillParameters& p, const LaunchContext& context) {
-  using V = Variant<kKind, kPrefillTileTokens, true, kPrefillWarps>;
-  return Launch(PrefillGemmKernel<V>,
-                {dim3(p.config.blocks), dim3(kPrefillThreads), p.config.shared_bytes}, context, p);
+  const LaunchShape shape = {dim3(p.config.blocks), dim3(kPrefillThreads), p.config.shared_bytes};
+  if (p.config.tile_rows == kUnitRows) {
+    return Launch(PrefillGemmKernel<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps>>, shape,
+                  context, p);
+  }
+  return Launch(PrefillGemmKernel<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps, 2>>,
+                shape, context, p);
 }
 
 }  // namespace
@@ -125,7 +131,7 @@ KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight
   if (args.epilogue == GemmEpilogue::kAddResidual && args.residual == nullptr) {
     return {kInvalidArgument, "LaunchPrefillGemm: no residual to add"};
   }
-  const PrefillParameters p = {args, config, RowTiles(args.n),
+  const PrefillParameters p = {args, config, RowTiles(args.n) * (kUnitRows / config.tile_rows),
                                config.padded_rows / kPrefillTileTokens,
                                args.k / UnitColumns(weight)};
   switch (weight) {

@@ -23,7 +23,8 @@ struct PrefillGemmShape {
 
 struct PrefillGemmConfig {
   int padded_rows = 0;  // m rounded up to whole tiles: the padding of `act` and packed `out`
-  int tiles = 0;        // of 256 weight rows x 128 tokens
+  int tile_rows = 0;    // 256, or 128 where that fills the last wave of blocks better
+  int tiles = 0;        // of tile_rows weight rows x 128 tokens
   int blocks = 0;
   int stages = 0;
   size_t shared_bytes = 0;

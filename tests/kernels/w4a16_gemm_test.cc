@@ -102,10 +102,14 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
     return values;
   }
 
-  std::vector<bf16> RunPrefill(int m) {
+  // A device of few multiprocessors gets tiles of 256 rows, one of many tiles of 128.
+  std::vector<bf16> RunPrefill(int m, int multiprocessors, int tile_rows) {
     const Case& c = GetParam();
-    const auto config = SelectPrefillGemm({m, c.n, c.k, KindOf(source_)}, limits_);
+    DeviceLimits limits = limits_;
+    limits.sm_count = multiprocessors;
+    const auto config = SelectPrefillGemm({m, c.n, c.k, KindOf(source_)}, limits);
     EXPECT_TRUE(config.has_value());
+    EXPECT_EQ(config->tile_rows, tile_rows);
     return Launched(m, config->padded_rows, [&](const DecodeGemmArgs& args) {
       return LaunchPrefillGemm(*config, KindOf(source_), args, {});
     });
@@ -200,10 +204,10 @@ TEST_P(DecodeGemmTest, EveryBatchMatchesTheReferenceAndEveryFamilyGivesTheSameBi
 
 TEST_P(DecodeGemmTest, PrefillMatchesTheReferenceAndARowsBitsDoNotDependOnTheChunk) {
   if (!limits_.has_wgmma()) GTEST_SKIP() << "the prefill GEMM needs sm_90a";
-  const std::vector<bf16> all = RunPrefill(300);
+  const std::vector<bf16> all = RunPrefill(300, 1, 256);
   ExpectReference(all, 300);
-  for (const int m : {1, 65, 128, 129, 256}) {
-    const std::vector<bf16> some = RunPrefill(m);
+  for (const int m : {1, 65, 128, 129, 256, 300}) {
+    const std::vector<bf16> some = RunPrefill(m, limits_.sm_count, 128);
     for (size_t i = 0; i < some.size(); ++i) {
       ASSERT_EQ(some[i].bits, all[i].bits) << "m " << m << ", element " << i;
     }

@@ -2,6 +2,7 @@
 
 #include "kernels/reference/w4a16_reference.h"
 #include "kernels/w4a16_gemm/decode_gemm.h"
+#include "kernels/w4a16_gemm/prefill_gemm.h"
 
 namespace behemoth::kernels {
 namespace {
@@ -37,6 +38,34 @@ TEST(SelectDecodeGemmTest, RefusesWhatNoKernelCanDo) {
   DeviceLimits old = kH100;
   old.compute_capability = 80;
   EXPECT_FALSE(SelectDecodeGemm({1, 256, 128, WeightKind::kInt4}, old).has_value());
+}
+
+TEST(SelectPrefillGemmTest, TilesAreHalvedWhereThatShortensTheLastWave) {
+  struct Row {
+    int m, n, tile_rows, padded_rows;
+  };
+  for (const Row& row : {Row{128, 14336, 128, 128},    // 56 tiles or 112: one wave either way
+                         Row{65, 12288, 128, 128},     //
+                         Row{256, 57344, 256, 256},    // 448 tiles, 4 waves; 896, 7 waves
+                         Row{512, 12288, 128, 512},    // 192, 2 waves; 384, 3 waves
+                         Row{2048, 14336, 256, 2048},  // 896, 7 waves; 1792, 14 waves
+                         Row{129, 57344, 256, 256}}) {
+    const auto config = SelectPrefillGemm({row.m, row.n, 12288, WeightKind::kInt4}, kH100);
+    ASSERT_TRUE(config.has_value());
+    EXPECT_EQ(config->tile_rows, row.tile_rows) << row.m << " x " << row.n;
+    EXPECT_EQ(config->padded_rows, row.padded_rows);
+    EXPECT_EQ(config->tiles, row.padded_rows / 128 * (row.n / row.tile_rows));
+    EXPECT_LE(config->shared_bytes, 232'448u);
+  }
+}
+
+TEST(SelectPrefillGemmTest, RefusesWhatNoKernelCanDo) {
+  EXPECT_FALSE(SelectPrefillGemm({0, 256, 128, WeightKind::kInt4}, kH100).has_value());
+  EXPECT_FALSE(SelectPrefillGemm({100, 256, 192, WeightKind::kInt4}, kH100).has_value());
+  EXPECT_FALSE(SelectPrefillGemm({1 << 30, 57344, 128, WeightKind::kInt4}, kH100).has_value());
+  DeviceLimits newer = kH100;  // no wgmma
+  newer.compute_capability = 100;
+  EXPECT_FALSE(SelectPrefillGemm({100, 256, 128, WeightKind::kInt4}, newer).has_value());
 }
 
 TEST(StripeMapTest, StripesCoverEveryStepOnceAndOwnersAgree) {
