@@ -19,7 +19,7 @@ packages() {
     prometheus-cpp-dev "$boost" nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev \
     pybind11-dev python3-dev python3-venv python3-pip python3-jinja2
   if [ "${1:-}" = test ]; then
-    echo libgtest-dev libgmock-dev libbenchmark-dev prometheus \
+    echo libgtest-dev libgmock-dev libbenchmark-dev prometheus openssl procps \
       "clang-$clang" "clang-format-$clang" "clang-tidy-$clang" "libclang-rt-$clang-dev"
   fi
 }
