@@ -14,6 +14,21 @@ std::optional<float> AsFloat(const std::optional<double>& value) {
   return value ? std::optional<float>(static_cast<float>(*value)) : std::nullopt;
 }
 
+// The worker checks again; here the client's own name of the field is still known.
+absl::Status CheckIds(const GenerationOptions& options, const TokenTable& table) {
+  absl::Status status;
+  const auto check = [&](const char* field, uint32_t id) {
+    if (!status.ok() || table.contains(id)) return;
+    status = InvalidField(
+        field, absl::StrFormat("the id %u is not in the vocabulary of %u", id, table.size()));
+  };
+  for (const uint32_t id : options.stop.token_ids) check("stop_token_ids", id);
+  for (const uint32_t id : options.sampling.allowed_ids) check("allowed_token_ids", id);
+  for (const uint32_t id : options.sampling.banned_ids) check("custom_token_bans", id);
+  for (const auto& [id, bias] : options.sampling.logit_bias) check("logit_bias", id);
+  return status;
+}
+
 void FillSampling(const SamplingOptions& in, GenerateSpec& spec) {
   spec.temperature = AsFloat(in.temperature);
   spec.top_p = AsFloat(in.top_p);
@@ -53,6 +68,7 @@ void FillStops(const PlanInput& input, GenerationPlan& plan) {
 
 absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
   const GenerationOptions& options = *input.options;
+  if (absl::Status bad = CheckIds(options, *input.vocabulary->table); !bad.ok()) return bad;
   GenerationPlan plan;
   GenerateSpec& spec = plan.spec;
   spec.prompt_ids = input.prompt->ids;

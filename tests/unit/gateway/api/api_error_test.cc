@@ -9,36 +9,39 @@ namespace {
 std::string JsonOf(const absl::Status& status) { return ErrorJson(ToApiError(status)); }
 
 TEST(ApiErrorTest, EachRefusalIsTheSpecsObjectByteForByte) {
-  EXPECT_EQ(
-      JsonOf(ParseChatRequest("{}", {}).status()),
-      R"({"error":{"message":"messages: is required","type":"BadRequestError","param":"messages","code":400}})");
-  EXPECT_EQ(
-      JsonOf(Chat(R"("top_p":2)").status()),
-      R"({"error":{"message":"top_p: must be over 0 and at most 1","type":"BadRequestError","param":"top_p","code":400}})");
-  EXPECT_EQ(
-      JsonOf(Chat(R"("temperature":"1")").status()),
-      R"({"error":{"message":"temperature: must be a number","type":"BadRequestError","param":"temperature","code":400}})");
-  EXPECT_EQ(
-      JsonOf(Chat(R"("n":true)").status()),
-      R"({"error":{"message":"n: must be an integer","type":"BadRequestError","param":"n","code":400}})");
-  EXPECT_EQ(
-      JsonOf(Chat(R"("tools":[1])").status()),
-      R"({"error":{"message":"tools: is not supported yet","type":"BadRequestError","param":"tools","code":400}})");
-  EXPECT_EQ(
-      JsonOf(ParseChatRequest("[]", {}).status()),
-      R"({"error":{"message":"the body must be a JSON object","type":"BadRequestError","param":null,"code":400}})");
-  EXPECT_EQ(
-      JsonOf(UnknownModel("X")),
-      R"({"error":{"message":"The model `X` does not exist.","type":"NotFoundError","param":"model","code":404}})");
-  EXPECT_EQ(
-      JsonOf(WrongKey("The API key is missing or wrong.")),
-      R"({"error":{"message":"The API key is missing or wrong.","type":"AuthenticationError","param":null,"code":401}})");
+  EXPECT_EQ(JsonOf(ParseChatRequest("{}", {}).status()),
+            R"({"error":{"message":"messages: is required",)"
+            R"("type":"BadRequestError","param":"messages","code":400}})");
+  EXPECT_EQ(JsonOf(Chat(R"("top_p":2)").status()),
+            R"({"error":{"message":"top_p: must be over 0 and at most 1",)"
+            R"("type":"BadRequestError","param":"top_p","code":400}})");
+  EXPECT_EQ(JsonOf(Chat(R"("temperature":"1")").status()),
+            R"({"error":{"message":"temperature: must be a number",)"
+            R"("type":"BadRequestError","param":"temperature","code":400}})");
+  EXPECT_EQ(JsonOf(Chat(R"("n":true)").status()),
+            R"({"error":{"message":"n: must be an integer",)"
+            R"("type":"BadRequestError","param":"n","code":400}})");
+  EXPECT_EQ(JsonOf(Chat(R"("tools":[1])").status()),
+            R"({"error":{"message":"tools: is not supported yet",)"
+            R"("type":"BadRequestError","param":"tools","code":400}})");
+  EXPECT_EQ(JsonOf(ParseChatRequest("[]", {}).status()),
+            R"({"error":{"message":"the body must be a JSON object",)"
+            R"("type":"BadRequestError","param":null,"code":400}})");
+  EXPECT_EQ(JsonOf(UnknownModel("X")), R"({"error":{"message":"The model `X` does not exist.",)"
+                                       R"("type":"NotFoundError","param":"model","code":404}})");
+  EXPECT_EQ(JsonOf(WrongKey("The API key is missing or wrong.")),
+            R"({"error":{"message":"The API key is missing or wrong.",)"
+            R"("type":"AuthenticationError","param":null,"code":401}})");
 }
 
 TEST(ApiErrorTest, TheContextErrorNamesLimitPromptAndOutput) {
-  EXPECT_EQ(
-      JsonOf(ContextExceeded(4096, 4000, 97)),
-      R"({"error":{"message":"This model's maximum context length is 4096 tokens. The request asks for 4097 tokens: 4000 of the prompt and 97 of the output. Shorten the messages or lower max_tokens.","type":"BadRequestError","param":"input_tokens","code":400,"code_name":"context_length_exceeded"}})");
+  EXPECT_EQ(JsonOf(ContextExceeded(4096, 4000, 97)),
+            R"({"error":{"message":"This model's maximum context length is 4096 tokens. )"
+            R"(The request asks for 4097)"
+            R"( tokens: 4000 of the prompt and 97 of the output.)"
+            R"( Shorten the messages or lower max_tokens.",)"
+            R"("type":"BadRequestError","param":"input_tokens","code":400,)"
+            R"("code_name":"context_length_exceeded"}})");
 }
 
 struct Row {

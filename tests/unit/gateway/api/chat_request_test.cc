@@ -26,7 +26,8 @@ absl::StatusOr<ChatRequest> WithAssistant(std::string_view more) {
 TEST(ChatRequestTest, TheCardsCallIsReadUnchanged) {
   const auto request = Messages(
       R"([{"role":"system","content":"card"},{"role":"user","content":"hi"},
-          {"role":"assistant","content":"<think>\nOk i need to think as a creative writer — so\n"}])",
+          {"role":"assistant",
+           "content":"<think>\nOk i need to think as a creative writer — so\n"}])",
       R"("model":"tacodevs/Behemoth-T1-123B-GPTQ","continue_final_message":true,
          "add_generation_prompt":false,"temperature":0.6,"max_tokens":2048,
          "stop":["[INST]","</s>"])");

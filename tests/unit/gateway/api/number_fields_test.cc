@@ -30,7 +30,8 @@ const std::vector<NumberField>& Fields() {
   static const std::vector<NumberField> fields = {
       {"temperature", false, {"0", "-0", "-0.0", "1", "2.5", "1e6"}, {"-1", "-1e-9", "1000001"}, {},
        [](const G& o) { return o.sampling.temperature; }},
-      {"top_p", false, {"1e-6", "0.5", "1", "1.0"}, {"0", "-0.0", "-0.1", "1.0000001", "2", "1e-60"}, {},
+      {"top_p", false, {"1e-6", "0.5", "1", "1.0"},
+       {"0", "-0.0", "-0.1", "1.0000001", "2", "1e-60"}, {},
        [](const G& o) { return o.sampling.top_p; }},
       {"top_k", true, {"-1", "0", "1", "2147483647"}, {"-2", "2147483648"}, {},
        [](const G& o) { return AsDouble(o.sampling.top_k); }},
