@@ -2,10 +2,15 @@
 
 #include <absl/status/status.h>
 #include <absl/strings/str_cat.h>
+#include <absl/synchronization/notification.h>
+#include <arpa/inet.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <exception>
+#include <thread>
 
 #include "proto/support/version.h"
 
@@ -27,7 +32,26 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
   return server;
 }
 
-MetricsServer::~MetricsServer() = default;
+// civetweb's accepting thread looks at its stop flag only when poll() returns, every 2 s: a
+// connection wakes it.
+MetricsServer::~MetricsServer() {
+  absl::Notification stopped;
+  std::thread waker([&] {
+    sockaddr_in self{};
+    self.sin_family = AF_INET;
+    self.sin_port = htons(static_cast<uint16_t>(port_));
+    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    do {
+      const int knock = socket(AF_INET, SOCK_STREAM, 0);
+      if (knock < 0) continue;
+      (void)!connect(knock, reinterpret_cast<const sockaddr*>(&self), sizeof(self));
+      close(knock);
+    } while (!stopped.WaitForNotificationWithTimeout(absl::Milliseconds(10)));
+  });
+  exposer_.reset();
+  stopped.Notify();
+  waker.join();
+}
 
 void RegisterBuildInfo(prometheus::Registry& registry, const std::string& process) {
   prometheus::BuildGauge()
