@@ -27,8 +27,8 @@ constexpr absl::Duration kInterruptInterval = absl::Milliseconds(20);
 // once (the first may be busy for a whole render).
 class Jinja::Impl {
  public:
-  // Null: stopped before its turn came.
-  using Run = absl::AnyInvocable<void(JinjaInterpreter*) &&>;
+  // With the call's number. Null: stopped before its turn came.
+  using Run = absl::AnyInvocable<void(JinjaInterpreter*, uint64_t) &&>;
   using Refuse = absl::AnyInvocable<void() &&>;
 
   explicit Impl(const JinjaOptions& options) : options_(options) {}
@@ -80,12 +80,12 @@ class Jinja::Impl {
     }
     ++queued_renders_;
     jobs_.push_back({.run =
-                         [done = std::move(done), id,
-                          prompt = std::move(prompt)](JinjaInterpreter* interpreter) mutable {
+                         [done = std::move(done), id, prompt = std::move(prompt)](
+                             JinjaInterpreter* interpreter, uint64_t call) mutable {
                            if (interpreter == nullptr) {
                              std::move(done)(absl::CancelledError("The service is stopping."));
                            } else {
-                             std::move(done)(interpreter->Render(id, prompt));
+                             std::move(done)(interpreter->Render(call, id, prompt));
                            }
                          },
                      .timeout = absl::Milliseconds(options_.render_timeout_ms),
@@ -102,10 +102,17 @@ class Jinja::Impl {
   bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !jobs_.empty(); }
 
   void Serve(JinjaInterpreter& interpreter) {
+    {
+      absl::MutexLock lock(&mutex_);
+      interpreter_ = &interpreter;
+    }
     for (;;) {
       mutex_.LockWhen(absl::Condition(this, &Impl::HasWork));
       if (jobs_.empty()) {
         ended_ = true;
+        // It would wait for an interpreter that is no more.
+        mutex_.Await(
+            absl::Condition(+[](bool* interrupting) { return !*interrupting; }, &interrupting_));
         mutex_.Unlock();
         return;
       }
@@ -113,12 +120,12 @@ class Jinja::Impl {
       jobs_.pop_front();
       if (job.is_render) --queued_renders_;
       const bool stopping = stopping_;
+      const uint64_t call = ++calls_;
       if (!stopping) deadline_ = absl::Now() + job.timeout;
       mutex_.Unlock();
-      std::move(job.run)(stopping ? nullptr : &interpreter);
+      std::move(job.run)(stopping ? nullptr : &interpreter, call);
       absl::MutexLock lock(&mutex_);
       deadline_.reset();
-      JinjaInterpreter::ClearInterrupt();
     }
   }
 
@@ -128,6 +135,16 @@ class Jinja::Impl {
 
   bool HasOtherWatchWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return ended_ || !refused_.empty() || deadline_ != watched_;
+  }
+
+  void InterruptCall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    JinjaInterpreter* const interpreter = interpreter_;
+    const uint64_t call = calls_;
+    interrupting_ = true;
+    mutex_.Unlock();
+    interpreter->Interrupt(call);  // may block: nobody shall wait for it
+    mutex_.Lock();
+    interrupting_ = false;
   }
 
   void Watch() {
@@ -143,11 +160,12 @@ class Jinja::Impl {
         mutex_.Await(absl::Condition(this, &Impl::HasWatchWork));
       } else {
         watched_ = deadline_;
-        const absl::Time now = absl::Now();
-        const bool late = now >= *deadline_;
-        if (late) JinjaInterpreter::Interrupt();
-        mutex_.AwaitWithDeadline(absl::Condition(this, &Impl::HasOtherWatchWork),
-                                 late ? now + kInterruptInterval : *deadline_);
+        absl::Time next = *deadline_;
+        if (const absl::Time now = absl::Now(); now >= next) {
+          next = now + kInterruptInterval;
+          InterruptCall();
+        }
+        mutex_.AwaitWithDeadline(absl::Condition(this, &Impl::HasOtherWatchWork), next);
       }
     }
   }
@@ -159,6 +177,9 @@ class Jinja::Impl {
   std::deque<Refuse> refused_ ABSL_GUARDED_BY(mutex_);  // drained at once by a thread that waits
   std::optional<absl::Time> deadline_ ABSL_GUARDED_BY(mutex_);  // of the job that runs
   std::optional<absl::Time> watched_ ABSL_GUARDED_BY(mutex_);
+  JinjaInterpreter* interpreter_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  uint64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;  // the number of the one that runs
+  bool interrupting_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread python_, watch_;
@@ -172,7 +193,7 @@ class CompiledTemplate final : public ChatTemplate {
       : jinja_(std::move(jinja)), id_(id) {}
 
   ~CompiledTemplate() override {
-    jinja_->Post(kCompileTimeout, [id = id_](JinjaInterpreter* interpreter) {
+    jinja_->Post(kCompileTimeout, [id = id_](JinjaInterpreter* interpreter, uint64_t) {
       if (interpreter != nullptr) interpreter->Drop(id);
     });
   }
@@ -200,10 +221,11 @@ absl::StatusOr<std::unique_ptr<Jinja>> Jinja::Start(const JinjaOptions& options)
 absl::StatusOr<std::shared_ptr<ChatTemplate>> Jinja::Compile(TemplateSource source) {
   absl::StatusOr<TemplateId> id = absl::CancelledError("The service is stopping.");
   absl::Notification compiled;
-  const bool posted = impl_->Post(kCompileTimeout, [&](JinjaInterpreter* interpreter) {
-    if (interpreter != nullptr) id = interpreter->Compile(source);
-    compiled.Notify();
-  });
+  const bool posted =
+      impl_->Post(kCompileTimeout, [&](JinjaInterpreter* interpreter, uint64_t call) {
+        if (interpreter != nullptr) id = interpreter->Compile(call, source);
+        compiled.Notify();
+      });
   if (!posted) return id.status();
   compiled.WaitForNotification();
   if (!id.ok()) return id.status();

@@ -4,7 +4,6 @@
 #include <pybind11/embed.h>
 #include <pybind11/stl.h>
 
-#include <atomic>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -22,16 +21,6 @@ namespace py = pybind11;
 using nlohmann::json;
 
 constexpr size_t kMaxMessageBytes = 512;  // of an error that a template raises
-
-// Process-wide as CPython's own queue of pending calls is: one may run after all else has gone.
-std::atomic<bool> interrupt_wanted{false};
-PyObject* interrupted_type = nullptr;  // interpreter's thread only; outlives the interpreter
-
-int RaiseInterrupted(void*) {
-  if (!interrupt_wanted || interrupted_type == nullptr) return 0;
-  PyErr_SetNone(interrupted_type);
-  return -1;
-}
 
 std::string ToUtf8(const py::handle& text) {
   const auto bytes =
@@ -169,10 +158,12 @@ class JinjaInterpreter::Impl {
       : options_(options), python_(&config, 0, nullptr, false), module_(Load()) {
     refused_ = module_.attr("Refused");
     template_error_ = py::module_::import("jinja2.exceptions").attr("TemplateError");
-    interrupted_type = py::object(module_.attr("Interrupted")).release().ptr();
+    interrupted_ = module_.attr("Interrupted");
     MemoryCap::Install();
+    // Free between calls, so that another thread can get hold of it to interrupt one.
+    released_.emplace();
   }
-  ~Impl() { interrupted_type = nullptr; }
+  ~Impl() { released_.reset(); }
 
   TemplateId Add(const TemplateSource& source) {
     Compiled compiled = Make(source);
@@ -194,7 +185,7 @@ class JinjaInterpreter::Impl {
 
   // The status of the Python error in flight. Never throws.
   absl::Status Convert(py::error_already_set& error) const {
-    if (interrupt_wanted) {
+    if (error.matches(interrupted_)) {
       return absl::DeadlineExceededError("The chat template ran over its time.");
     }
     if (error.matches(PyExc_MemoryError)) {
@@ -211,7 +202,27 @@ class JinjaInterpreter::Impl {
     return Refusal(absl::StrCat("The chat template failed: ", type, ": ", message));
   }
 
-  size_t memory_bytes() const { return options_.render_memory_bytes; }
+  // Under way from here to its end. Takes the GIL, which guards `call_` too.
+  class Call {
+   public:
+    Call(Impl& impl, uint64_t number) : impl_(impl), cap_(impl.options_.render_memory_bytes) {
+      impl_.call_ = number;
+    }
+    ~Call() {
+      impl_.call_ = 0;
+      PyThreadState_SetAsyncExc(impl_.thread_, nullptr);  // came too late
+    }
+
+   private:
+    Impl& impl_;
+    const py::gil_scoped_acquire gil_;
+    const MemoryCap cap_;
+  };
+
+  void Interrupt(uint64_t call) {
+    const py::gil_scoped_acquire gil;
+    if (call_ == call) PyThreadState_SetAsyncExc(thread_, interrupted_.ptr());
+  }
 
  private:
   struct Compiled {
@@ -299,7 +310,7 @@ class JinjaInterpreter::Impl {
       return compiled.disguise.Reveal(FromPython(Print(compiled, prompt, arguments, say)), truth);
     } catch (const py::error_already_set& error) {
       // The template took offence at the disguise alone: it looks into messages.
-      if (interrupt_wanted || error.matches(PyExc_MemoryError)) throw;
+      if (error.matches(interrupted_) || error.matches(PyExc_MemoryError)) throw;
       return std::nullopt;
     }
   }
@@ -307,9 +318,12 @@ class JinjaInterpreter::Impl {
   const JinjaOptions options_;
   py::scoped_interpreter python_;
   py::module_ module_;
-  py::object refused_, template_error_;
+  const unsigned long thread_ = PyThread_get_thread_ident();
+  py::object refused_, template_error_, interrupted_;
   std::map<TemplateId, Compiled> templates_;
   uint64_t next_id_ = 1;
+  uint64_t call_ = 0;  // under way; 0 = none
+  std::optional<py::gil_scoped_release> released_;
 };
 
 JinjaInterpreter::JinjaInterpreter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -340,8 +354,8 @@ absl::StatusOr<std::unique_ptr<JinjaInterpreter>> JinjaInterpreter::Start(
   return std::unique_ptr<JinjaInterpreter>(new JinjaInterpreter(std::move(impl)));
 }
 
-absl::StatusOr<TemplateId> JinjaInterpreter::Compile(const TemplateSource& source) {
-  const MemoryCap cap(impl_->memory_bytes());
+absl::StatusOr<TemplateId> JinjaInterpreter::Compile(uint64_t call, const TemplateSource& source) {
+  const Impl::Call under_way(*impl_, call);
   try {
     return impl_->Add(source);
   } catch (py::error_already_set& error) {
@@ -352,10 +366,14 @@ absl::StatusOr<TemplateId> JinjaInterpreter::Compile(const TemplateSource& sourc
   }
 }
 
-void JinjaInterpreter::Drop(TemplateId id) { impl_->Drop(id); }
+void JinjaInterpreter::Drop(TemplateId id) {
+  const py::gil_scoped_acquire gil;
+  impl_->Drop(id);
+}
 
-absl::StatusOr<PromptText> JinjaInterpreter::Render(TemplateId id, const ChatPrompt& prompt) {
-  const MemoryCap cap(impl_->memory_bytes());
+absl::StatusOr<PromptText> JinjaInterpreter::Render(uint64_t call, TemplateId id,
+                                                    const ChatPrompt& prompt) {
+  const Impl::Call under_way(*impl_, call);
   try {
     return impl_->Render(id, prompt);
   } catch (py::error_already_set& error) {
@@ -367,11 +385,6 @@ absl::StatusOr<PromptText> JinjaInterpreter::Render(TemplateId id, const ChatPro
   }
 }
 
-void JinjaInterpreter::Interrupt() {
-  interrupt_wanted = true;
-  Py_AddPendingCall(RaiseInterrupted, nullptr);  // full: those that wait do the same
-}
-
-void JinjaInterpreter::ClearInterrupt() { interrupt_wanted = false; }
+void JinjaInterpreter::Interrupt(uint64_t call) { impl_->Interrupt(call); }
 
 }  // namespace behemoth::gateway

@@ -24,18 +24,18 @@ class JinjaInterpreter {
   static absl::StatusOr<std::unique_ptr<JinjaInterpreter>> Start(const JinjaOptions& options);
   ~JinjaInterpreter();
 
-  absl::StatusOr<TemplateId> Compile(const TemplateSource& source);
+  // `call` is the caller's number for Interrupt, different each time.
+  absl::StatusOr<TemplateId> Compile(uint64_t call, const TemplateSource& source);
   void Drop(TemplateId id);
 
   // Errors as of ChatTemplate::Render.
-  absl::StatusOr<PromptText> Render(TemplateId id, const ChatPrompt& prompt);
+  absl::StatusOr<PromptText> Render(uint64_t call, TemplateId id, const ChatPrompt& prompt);
 
-  // Ends the Compile or Render under way with DEADLINE_EXCEEDED at its next Python instruction.
-  // Thread-safe, never blocks; to be repeated until it has ended. Its caller makes sure that
-  // something is under way.
-  static void Interrupt();
-  // Between two calls: an Interrupt() that came too late must not hit the next one.
-  static void ClearInterrupt();
+  // Ends that Compile or Render with DEADLINE_EXCEEDED at its next Python instruction; nothing
+  // happens if it is over. To be repeated until it is: the error may fall on a place that swallows
+  // it. Any thread, while the interpreter lives; blocks until Python can be stopped: 5 ms, or as
+  // long as one operation takes.
+  void Interrupt(uint64_t call);
 
  private:
   class Impl;
