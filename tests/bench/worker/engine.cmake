@@ -1,0 +1,5 @@
+add_executable(worker_engine_bench ${CMAKE_CURRENT_LIST_DIR}/engine_bench.cc)
+target_include_directories(worker_engine_bench PRIVATE ${CMAKE_SOURCE_DIR})
+target_compile_options(worker_engine_bench PRIVATE ${BEHEMOTH_WARNINGS})
+target_link_libraries(worker_engine_bench PRIVATE behemoth_worker_rpc benchmark::benchmark_main)
+set_target_properties(worker_engine_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
