@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxPrompts = 64;
-constexpr size_t kMaxPromptIds = size_t{1} << 22;
+constexpr size_t kMaxPromptIds = size_t{1} << 20;
 constexpr uint32_t kDefaultMaxTokens = 16;
 
 absl::StatusOr<RawPrompt> ReadPrompt(const std::string& at, const json& prompt) {

@@ -10,7 +10,7 @@ constexpr uint8_t kAllRoutes = kGenerateRoutes | kTokenizeRoute | kDetokenizeRou
 constexpr double kMaxInt = 2147483647;
 constexpr double kTwo63 = 9223372036854775808.0;
 constexpr double kMaxBody = 1 << 30;  // the body's own limit is http/'s
-constexpr double kMaxIds = 1 << 22;   // more than a body of 8 MiB can spell
+constexpr double kMaxIds = 1 << 20;   // as many as a body may hold values
 constexpr double kMaxVocabulary = 1 << 18;
 
 // What clients really send: OpenAI's fields, vLLM's, and SillyTavern's text backends' (spec api.md

@@ -60,11 +60,18 @@ class Builder : public nlohmann::json_sax<json> {
  private:
   template <typename Value>
   bool Add(Value&& value) {
+    if (!Count()) return false;
     Place(json(std::forward<Value>(value)));
     return true;
   }
 
+  bool Count() {
+    if (++values_ <= kMaxJsonValues) return true;
+    return Fail(absl::StrCat("a body holds at most ", kMaxJsonValues, " values"));
+  }
+
   bool Open(json&& container) {
+    if (!Count()) return false;
     if (open_.size() >= kMaxJsonDepth) {
       return Fail(absl::StrCat("JSON is nested deeper than ", kMaxJsonDepth, " levels"));
     }
@@ -107,6 +114,7 @@ class Builder : public nlohmann::json_sax<json> {
   std::vector<json*> open_;        // a parent never moves while a child is open
   std::vector<std::string> keys_;  // of open_: the key read last, cut short for messages
   std::string key_;                // the same of the innermost object, whole
+  size_t values_ = 0;
 };
 
 }  // namespace

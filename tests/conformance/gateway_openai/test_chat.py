@@ -196,6 +196,24 @@ def test_echo_puts_the_prefill_in_front(client):
     assert text_of(stream(client, CARD, extra_body={"echo": True})) == CREATIVE + plain
 
 
+@pytest.mark.parametrize("text", [
+    "a\u0000b", "\u202eabc\u202c", "é€😀", "e\u0301", "\u2028", "\x1b[0m", "</s>[INST]", " ",
+    "\ufeff",
+])
+def test_odd_characters_reach_the_prompt_as_they_are(client, http, text):
+    body = {"messages": [{"role": "user", "content": text}]}
+    assert f"[INST] {text}[/INST]" in http.post(
+        "/v1/chat/completions/render", json=body).json()["prompt"]
+    assert stream(client, body["messages"], max_tokens=4)[-1].choices[0].finish_reason
+
+
+def test_a_stop_that_spells_a_control_token_stops_at_the_token(client):
+    choice = ask(client, max_tokens=400, stop=["</s>"]).choices[0]
+    assert "</s>" not in choice.message.content
+    if choice.finish_reason == "stop":
+        assert choice.stop_reason == "</s>"
+
+
 def test_request_ids_come_back(client):
     raw = client.chat.completions.with_raw_response.create(
         model="tiny", messages=USER, max_tokens=1, extra_headers={"X-Request-Id": "a.b-1"})

@@ -95,6 +95,17 @@ TEST(JsonDocumentTest, AMillionKeysAreRefused) {
   EXPECT_FALSE(ReadJsonObject(body).ok());
 }
 
+TEST(JsonDocumentTest, AMillionValuesAreAllThatABodyHolds) {
+  const auto list = [](size_t values) {  // the object and the list are two more
+    std::string body = R"({"a":[)";
+    for (size_t i = 0; i < values; ++i) body += "1,";
+    body.back() = ']';
+    return body + "}";
+  };
+  EXPECT_EQ(ParamOf(list((1 << 20) - 2)), "(accepted)");
+  EXPECT_EQ(ParamOf(list((1 << 20) - 1)), "a[1048574]");
+}
+
 TEST(JsonDocumentTest, WhatTheClientWroteIsNotRepeatedAtLength) {
   const std::string secret = "the secret prompt ";
   std::string prompt;
