@@ -198,16 +198,13 @@ std::vector<DecodeGemmConfig> Choices(int m, bool sweep, const DeviceLimits& lim
   for (const GemmFamily family : {GemmFamily::kBulk, GemmFamily::kWgmma}) {
     if (family == GemmFamily::kWgmma && (m < 16 || !limits.has_wgmma())) continue;
     for (const int ring_bytes : {113 << 10, 160 << 10, 227 << 10}) {
-      for (const int warps : {8, 16}) {
-        for (const int prefetch : {0, 24}) {
-          DecodeGemmConfig choice;
-          choice.family = family, choice.padded_rows = PaddedRows(m);
-          choice.stages = ring_bytes / (UnitBytes(WeightKind::kInt4) +
-                                        UnitColumns(WeightKind::kInt4) * choice.padded_rows * 2);
-          choice.prefetch_steps = prefetch;
-          choice.warps = warps;
-          choices.push_back(choice);
-        }
+      for (const int prefetch : {0, 24}) {
+        DecodeGemmConfig choice;
+        choice.family = family, choice.padded_rows = PaddedRows(m);
+        choice.stages = ring_bytes / (UnitBytes(WeightKind::kInt4) +
+                                      UnitColumns(WeightKind::kInt4) * choice.padded_rows * 2);
+        choice.prefetch_steps = prefetch;
+        choices.push_back(choice);
       }
     }
   }
@@ -251,10 +248,10 @@ int Run(int layers, Mode mode) {
       const bool same = std::memcmp(first.data(), row.data(), row.size() * 4) == 0;
       equal = equal && same;
       std::printf(
-          "m %2d %-5s warps %2d stages %2d prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s "
+          "m %2d %-5s stages %2d prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s "
           " "
           "logits %g %g\n",
-          m, choice.family == GemmFamily::kBulk ? "mma" : "wgmma", choice.warps, choice.stages,
+          m, choice.family == GemmFamily::kBulk ? "mma" : "wgmma", choice.stages,
           choice.prefetch_steps, ms * 1e3, bytes / ms / 1e6, 100 * limit_ms / ms,
           same ? "same bits" : "OTHER BITS", row[0], row[12345]);
       if (mode == Mode::kMatrices) chain.TimeMatrices(m, choice);

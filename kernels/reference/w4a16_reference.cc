@@ -6,11 +6,11 @@ namespace behemoth::kernels {
 
 std::vector<float> DequantiseReference(const Int4Source& source) {
   std::vector<float> weight(static_cast<size_t>(source.n) * source.k);
-  const int groups = source.k / kGroupColumns;
+  const int groups = source.k / source.group_columns;
   for (int row = 0; row < source.n; ++row) {
     for (int column = 0; column < source.k; ++column) {
       const uint32_t word = source.weight[int64_t{row} * (source.k / 8) + column / 8];
-      const int64_t group = int64_t{row} * groups + column / kGroupColumns;
+      const int64_t group = int64_t{row} * groups + column / source.group_columns;
       const int zero = source.zero_point == nullptr ? 8 : source.zero_point[group];
       const int q = static_cast<int>(word >> (4 * (column % 8)) & 15u);
       weight[int64_t{row} * source.k + column] =

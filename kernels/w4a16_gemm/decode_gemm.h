@@ -36,7 +36,6 @@ enum class GemmFamily {
 struct DecodeGemmConfig {
   GemmFamily family = GemmFamily::kBulk;
   int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding
-  int warps = 16;          // consumer warps, 8 or 16
   int stages = 0;          // ring depth
   int prefetch_steps = 0;  // steps of the next matrix that each block asks into L2
   StripeMap map;

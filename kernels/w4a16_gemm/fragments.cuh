@@ -28,13 +28,13 @@ struct RowScales {
 
 template <WeightKind kKind>
 __device__ inline RowScales LoadScales(uint32_t scales, int m_tile, int lane) {
-  constexpr int kBytes = BlobScaleBytes(kKind) / 32;
+  constexpr int kBytes = BlobGroupBytes(kKind) / 32;
   const uint32_t entry = scales + (8 * m_tile + lane / 4) * kBytes;
   const uint32_t pair = ptx::LoadShared4(entry);
   RowScales rows;
   rows.scale[0] = __byte_perm(pair, 0, 0x1010);
   rows.scale[1] = __byte_perm(pair, 0, 0x3232);
-  if constexpr (kKind == WeightKind::kInt4ZeroPoint) {
+  if constexpr (HasZeroPoints(kKind)) {
     const uint32_t offsets = ptx::LoadShared4(entry + 4);
     rows.offset[0] = __byte_perm(offsets, 0, 0x1010);
     rows.offset[1] = __byte_perm(offsets, 0, 0x3232);
@@ -56,6 +56,26 @@ __device__ inline void Dequantise(uint32_t word, const RowScales& rows, uint32_t
   }
 }
 
+// The scales of one m-tile's half unit: one pair of rows per group that the half touches.
+template <WeightKind kKind>
+struct HalfScales {
+  static constexpr int kGroups = UnitGroups(kKind) <= 2 ? 1 : UnitGroups(kKind) / 2;
+  RowScales group[kGroups];
+
+  __device__ void Load(uint32_t unit, int half, int m_tile, int lane) {
+    if constexpr (kKind != WeightKind::kBf16) {
+      constexpr int kNibbleBytes = kBlobRows * kInt4UnitColumns / 2;
+      const uint32_t scales = unit + m_tile / 4 * BlobBytes(kKind) + kNibbleBytes;
+      const int first = UnitGroups(kKind) == 1 ? 0 : half * kGroups;
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        group[g] =
+            LoadScales<kKind>(scales + (first + g) * BlobGroupBytes(kKind), m_tile % 4, lane);
+      }
+    }
+  }
+};
+
 // Fragments of half `half` of a unit (64 columns of int4, 16 of bf16) of one m-tile (16 rows; there
 // are 16 in a unit).
 template <WeightKind kKind>
@@ -73,31 +93,22 @@ struct HalfUnit {
     }
   }
 
-  __device__ void Load(uint32_t unit, int half, int m_tile, int lane, const RowScales& rows) {
+  __device__ void Load(uint32_t unit, int half, int m_tile, int lane,
+                       const HalfScales<kKind>& scales) {
     if constexpr (kKind == WeightKind::kBf16) {
       const uint4 v = ptx::LoadShared16(unit + ((m_tile * 2 + half) * 32 + lane) * 16);
       a[0][0] = v.x, a[0][1] = v.y, a[0][2] = v.z, a[0][3] = v.w;
     } else {
       const uint32_t blob = unit + m_tile / 4 * BlobBytes(kKind);
       const uint4 v = ptx::LoadShared16(blob + ((m_tile % 4 * 2 + half) * 32 + lane) * 16);
-      Dequantise(v.x, rows, a[0]);
-      Dequantise(v.y, rows, a[1]);
-      Dequantise(v.z, rows, a[2]);
-      Dequantise(v.w, rows, a[3]);
+      constexpr int kLast = HalfScales<kKind>::kGroups - 1;
+      Dequantise(v.x, scales.group[0], a[0]);
+      Dequantise(v.y, scales.group[0], a[1]);
+      Dequantise(v.z, scales.group[kLast], a[2]);
+      Dequantise(v.w, scales.group[kLast], a[3]);
     }
   }
 };
-
-template <WeightKind kKind>
-__device__ inline RowScales UnitScales(uint32_t unit, int m_tile, int lane) {
-  if constexpr (kKind == WeightKind::kBf16) {
-    return {};
-  } else {
-    constexpr int kNibbleBytes = kBlobRows * kGroupColumns / 2;
-    const uint32_t blob = unit + m_tile / 4 * BlobBytes(kKind);
-    return LoadScales<kKind>(blob + kNibbleBytes, m_tile % 4, lane);
-  }
-}
 
 // The m-tile of a warp's `i`-th accumulator: warps 4 g .. 4 g + 3 share whole blobs, as the four
 // warps of a wgmma must.
@@ -111,17 +122,16 @@ template <WeightKind kKind, int kRows, int kTiles>
 __device__ inline void MultiplyMma(float (&acc)[kTiles][kRows / 8][4], uint32_t unit, uint32_t act,
                                    int warp, int lane) {
   constexpr int kFragments = HalfUnit<kKind>::kFragments;
-  RowScales rows[kTiles];
-#pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-    rows[i] = UnitScales<kKind>(unit, WarpTile<kTiles>(warp, i), lane);
-  }
+  HalfScales<kKind> scales[kTiles];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     HalfUnit<kKind> weights[kTiles];
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
-      weights[i].Load(unit, half, WarpTile<kTiles>(warp, i), lane, rows[i]);
+      const int m_tile = WarpTile<kTiles>(warp, i);
+      // Groups of 128 columns: both halves have the same scales.
+      if (half == 0 || UnitGroups(kKind) > 1) scales[i].Load(unit, half, m_tile, lane);
+      weights[i].Load(unit, half, m_tile, lane, scales[i]);
     }
     const uint32_t slice = act + half * kFragments * 2 * kRows * 16;
     if constexpr (kRows == 8 && kFragments > 1) {

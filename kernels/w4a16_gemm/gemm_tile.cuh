@@ -73,8 +73,9 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring
 #pragma unroll
       for (int i = 0; i < V::kTiles; ++i) {
         const int m_tile = WarpTile<V::kTiles>(warp, i);
-        weights[i].Load(ring.Unit(stage), half, m_tile, lane,
-                        UnitScales<V::kKind>(ring.Unit(stage), m_tile, lane));
+        HalfScales<V::kKind> scales;
+        scales.Load(ring.Unit(stage), half, m_tile, lane);
+        weights[i].Load(ring.Unit(stage), half, m_tile, lane, scales);
         weights[i].Pin();
       }
       ptx::WgmmaFence();

@@ -3,8 +3,8 @@
 // A matrix [n, k] is cut into units of 256 rows x kUnitK columns (128 for int4, 32 for bf16),
 // stored [row tile][k unit], so one row tile is one contiguous stream. Rows are padded with zero
 // weights to a multiple of 256. An int4 unit is four blobs of 64 rows; a blob is 4,096 B of nibbles
-// in the order of the tensor core's A fragments, then its 64 scales (and 64 offsets, with zero
-// points). Constants and index arithmetic only; host and device.
+// in the order of the tensor core's A fragments, then, for each group, its 64 scales (and 64
+// offsets, with zero points). Constants and index arithmetic only; host and device.
 #pragma once
 
 #include <cstdint>
@@ -14,24 +14,45 @@
 namespace behemoth::kernels {
 
 enum class WeightKind {
-  kInt4,           // weight = (q - 8) * scale, one bf16 rounding
+  kInt4,           // weight = (q - 8) * scale, one bf16 rounding; groups of 128 columns
   kInt4ZeroPoint,  // weight = (q - zero) * scale, zero in 0..15 per row and group
   kBf16,
+  kInt4Group64,  // as the first two, with groups of 64 or 32 columns
+  kInt4ZeroPointGroup64,
+  kInt4Group32,
+  kInt4ZeroPointGroup32,
 };
 
 inline constexpr int kUnitRows = 256;
 inline constexpr int kBlobRows = 64;
-inline constexpr int kGroupColumns = 128;  // columns that share one scale
+inline constexpr int kInt4UnitColumns = 128;
 
-BEHEMOTH_HOST_DEVICE constexpr int UnitColumns(WeightKind kind) {
-  return kind == WeightKind::kBf16 ? 32 : kGroupColumns;
+BEHEMOTH_HOST_DEVICE constexpr bool HasZeroPoints(WeightKind kind) {
+  return kind == WeightKind::kInt4ZeroPoint || kind == WeightKind::kInt4ZeroPointGroup64 ||
+         kind == WeightKind::kInt4ZeroPointGroup32;
 }
-// Bytes of scales (and offsets) behind the nibbles of one blob.
-BEHEMOTH_HOST_DEVICE constexpr int BlobScaleBytes(WeightKind kind) {
-  return kind == WeightKind::kInt4ZeroPoint ? 256 : 128;
+// Groups (columns that share a scale) of an int4 unit.
+BEHEMOTH_HOST_DEVICE constexpr int UnitGroups(WeightKind kind) {
+  switch (kind) {
+    case WeightKind::kInt4Group64:
+    case WeightKind::kInt4ZeroPointGroup64:
+      return 2;
+    case WeightKind::kInt4Group32:
+    case WeightKind::kInt4ZeroPointGroup32:
+      return 4;
+    default:
+      return 1;
+  }
+}
+BEHEMOTH_HOST_DEVICE constexpr int UnitColumns(WeightKind kind) {
+  return kind == WeightKind::kBf16 ? 32 : kInt4UnitColumns;
+}
+// Bytes of one group's scales (and offsets) behind the nibbles of one blob.
+BEHEMOTH_HOST_DEVICE constexpr int BlobGroupBytes(WeightKind kind) {
+  return HasZeroPoints(kind) ? 256 : 128;
 }
 BEHEMOTH_HOST_DEVICE constexpr int BlobBytes(WeightKind kind) {
-  return kBlobRows * kGroupColumns / 2 + BlobScaleBytes(kind);
+  return kBlobRows * kInt4UnitColumns / 2 + UnitGroups(kind) * BlobGroupBytes(kind);
 }
 BEHEMOTH_HOST_DEVICE constexpr int UnitBytes(WeightKind kind) {
   return kind == WeightKind::kBf16 ? kUnitRows * 32 * 2 : kUnitRows / kBlobRows * BlobBytes(kind);

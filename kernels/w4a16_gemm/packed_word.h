@@ -26,10 +26,10 @@ BEHEMOTH_HOST_DEVICE inline uint32_t NibblePair(const Int4Source& source, int ro
 
 // Two bf16 of a scale word: (row, row + 8) of one group. Offsets are -(128 + zero), exact in bf16.
 BEHEMOTH_HOST_DEVICE inline uint32_t ScaleBits(const Int4Source& source, int row, int group) {
-  return row < 0 ? 0u : source.scale[int64_t{row} * (source.k / kGroupColumns) + group].bits;
+  return row < 0 ? 0u : source.scale[int64_t{row} * (source.k / source.group_columns) + group].bits;
 }
 BEHEMOTH_HOST_DEVICE inline uint32_t OffsetBits(const Int4Source& source, int row, int group) {
-  const int64_t index = int64_t{row} * (source.k / kGroupColumns) + group;
+  const int64_t index = int64_t{row} * (source.k / source.group_columns) + group;
   const uint32_t zero = row < 0 ? 8u : source.zero_point[index];
   return 0xc300u | (zero & 0xfu);
 }
@@ -39,14 +39,16 @@ BEHEMOTH_HOST_DEVICE inline uint32_t PackedInt4Word(const Int4Source& source, in
   const int blob_words = BlobBytes(kind) / 4;
   const int word = static_cast<int>(index % blob_words);
   const int64_t blob = index / blob_words;
-  const int groups = source.k / kGroupColumns;
-  const int group = static_cast<int>(blob / 4 % groups);
+  const int units = source.k / kInt4UnitColumns;
+  const int unit = static_cast<int>(blob / 4 % units);
   const int first_row =
-      static_cast<int>(blob / 4 / groups) * kUnitRows + static_cast<int>(blob % 4) * kBlobRows;
-  constexpr int kNibbleWords = kBlobRows * kGroupColumns / 8;
+      static_cast<int>(blob / 4 / units) * kUnitRows + static_cast<int>(blob % 4) * kBlobRows;
+  constexpr int kNibbleWords = kBlobRows * kInt4UnitColumns / 8;
   if (word >= kNibbleWords) {
-    const int entry = word - kNibbleWords;
-    const bool zeros = kind == WeightKind::kInt4ZeroPoint;
+    const bool zeros = HasZeroPoints(kind);
+    const int group_words = BlobGroupBytes(kind) / 4;
+    const int entry = (word - kNibbleWords) % group_words;
+    const int group = unit * UnitGroups(kind) + (word - kNibbleWords) / group_words;
     const int pair = zeros ? entry / 2 : entry;  // pair = 8 * m-tile + row of the pair
     const int low_row = first_row + pair / 8 * 16 + pair % 8;
     const int low = SourceRow(low_row, source.n, source.interleave_halves);
@@ -62,7 +64,7 @@ BEHEMOTH_HOST_DEVICE inline uint32_t PackedInt4Word(const Int4Source& source, in
   const int low_row = first_row + 16 * m_tile + lane.row;
   const int low = SourceRow(low_row, source.n, source.interleave_halves);
   const int high = SourceRow(low_row + 8, source.n, source.interleave_halves);
-  const int column = group * kGroupColumns + 64 * k64 + 16 * k16 + 2 * lane.pair;
+  const int column = unit * kInt4UnitColumns + 64 * k64 + 16 * k16 + 2 * lane.pair;
   return NibblePair(source, low, column) | NibblePair(source, high, column) << 4 |
          NibblePair(source, low, column + 8) << 8 | NibblePair(source, high, column + 8) << 12;
 }

@@ -141,6 +141,14 @@ KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight
       return LaunchPrefillKind<WeightKind::kInt4ZeroPoint>(p, context);
     case WeightKind::kBf16:
       return LaunchPrefillKind<WeightKind::kBf16>(p, context);
+    case WeightKind::kInt4Group64:
+      return LaunchPrefillKind<WeightKind::kInt4Group64>(p, context);
+    case WeightKind::kInt4ZeroPointGroup64:
+      return LaunchPrefillKind<WeightKind::kInt4ZeroPointGroup64>(p, context);
+    case WeightKind::kInt4Group32:
+      return LaunchPrefillKind<WeightKind::kInt4Group32>(p, context);
+    case WeightKind::kInt4ZeroPointGroup32:
+      return LaunchPrefillKind<WeightKind::kInt4ZeroPointGroup32>(p, context);
   }
   return {kInvalidArgument, "LaunchPrefillGemm: unknown weight kind"};
 }

@@ -5,8 +5,11 @@
 namespace behemoth::kernels {
 
 KernelError RepackInt4(const Int4Source& source, void* packed) {
-  if (source.n < 1 || source.k < 1 || source.k % kGroupColumns != 0) {
+  if (source.n < 1 || source.k < 1 || source.k % kInt4UnitColumns != 0) {
     return {kInvalidArgument, "RepackInt4: k is not a multiple of 128"};
+  }
+  if (kInt4UnitColumns / UnitGroups(KindOf(source)) != source.group_columns) {
+    return {kInvalidArgument, "RepackInt4: group_columns is not 128, 64 or 32"};
   }
   if (source.interleave_halves && source.n % 16 != 0) {
     return {kInvalidArgument, "RepackInt4: interleaved n is not a multiple of 16"};

@@ -35,8 +35,11 @@ LaunchShape ShapeFor(int64_t words) {
 }  // namespace
 
 KernelError LaunchRepackInt4(const Int4Source& source, void* packed, const LaunchContext& context) {
-  if (source.n < 1 || source.k < 1 || source.k % kGroupColumns != 0) {
+  if (source.n < 1 || source.k < 1 || source.k % kInt4UnitColumns != 0) {
     return {kInvalidArgument, "LaunchRepackInt4: k is not a multiple of 128"};
+  }
+  if (kInt4UnitColumns / UnitGroups(KindOf(source)) != source.group_columns) {
+    return {kInvalidArgument, "LaunchRepackInt4: group_columns is not 128, 64 or 32"};
   }
   if (source.interleave_halves && source.n % 16 != 0) {
     return {kInvalidArgument, "LaunchRepackInt4: interleaved n is not a multiple of 16"};

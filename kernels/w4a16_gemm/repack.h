@@ -13,11 +13,13 @@ namespace behemoth::kernels {
 // An int4 matrix as compressed-tensors stores it ("pack-quantized").
 struct Int4Source {
   const uint32_t* weight = nullptr;  // [n, k / 8]: column 8 i + j at bits 4 j of word i, unsigned
-  const bf16* scale = nullptr;       // [n, k / 128]
-  const uint8_t* zero_point = nullptr;  // [n, k / 128], values 0..15; null: symmetric, zero is 8
-  int n = 0;                            // any; a multiple of 16 when interleaved
-  int k = 0;                            // a multiple of 128
-  bool interleave_halves = false;       // rows are [gate; up], see SourceRow()
+  const bf16* scale = nullptr;       // [n, k / group_columns]
+  const uint8_t* zero_point =
+      nullptr;  // [n, k / group_columns], values 0..15; null: symmetric, zero is 8
+  int n = 0;    // any; a multiple of 16 when interleaved
+  int k = 0;    // a multiple of 128
+  bool interleave_halves = false;  // rows are [gate; up], see SourceRow()
+  int group_columns = 128;         // 128, 64 or 32; larger groups: repeat the scales
 };
 
 struct Bf16Source {
@@ -28,7 +30,15 @@ struct Bf16Source {
 };
 
 constexpr WeightKind KindOf(const Int4Source& source) {
-  return source.zero_point != nullptr ? WeightKind::kInt4ZeroPoint : WeightKind::kInt4;
+  const bool zeros = source.zero_point != nullptr;
+  switch (source.group_columns) {
+    case 32:
+      return zeros ? WeightKind::kInt4ZeroPointGroup32 : WeightKind::kInt4Group32;
+    case 64:
+      return zeros ? WeightKind::kInt4ZeroPointGroup64 : WeightKind::kInt4Group64;
+    default:
+      return zeros ? WeightKind::kInt4ZeroPoint : WeightKind::kInt4;
+  }
 }
 
 // Writes PackedBytes(...) bytes to `packed` (4-byte aligned). Host memory on both sides.

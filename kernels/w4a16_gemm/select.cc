@@ -50,12 +50,11 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
   if (!IsLegal(shape)) return std::nullopt;
   DecodeGemmConfig choice;
   choice.padded_rows = PaddedRows(shape.m);
-  // As measured on an H200 (README.md): wgmma from 16 rows on, two m-tiles a warp but for 64 rows,
-  // where 16 warps hide the dequantisation better. A ring of half the shared memory lets the next
-  // kernel's blocks start beside this one's; at 8 rows that is worth more than a deep ring.
+  // As measured on an H200 (README.md): wgmma from 16 rows on. A ring of half the shared memory
+  // lets the next kernel's blocks start beside this one's; at 8 rows that is worth more than a deep
+  // ring.
   const bool wgmma = limits.has_wgmma() && choice.padded_rows >= 16;
   choice.family = wgmma ? GemmFamily::kWgmma : GemmFamily::kBulk;
-  choice.warps = choice.padded_rows >= 64 ? 16 : 8;
   const int half =
       (limits.shared_bytes_per_sm / 2 - kBarrierBytes) / StageBytes(choice, shape.weight);
   choice.stages = std::max(half, 4);

@@ -96,6 +96,8 @@ TEST(RepackTest, PaddingRowsHaveZeroWeights) {
 TEST(RepackTest, RefusesGroupsThatDoNotFit) {
   EXPECT_FALSE(RepackInt4({nullptr, nullptr, nullptr, 16, 64, false}, nullptr).ok());
   EXPECT_FALSE(RepackInt4({nullptr, nullptr, nullptr, 24, 128, true}, nullptr).ok());
+  EXPECT_FALSE(RepackInt4({nullptr, nullptr, nullptr, 16, 128, false, 96}, nullptr).ok());
+  EXPECT_FALSE(RepackInt4({nullptr, nullptr, nullptr, 16, 128, false, 16}, nullptr).ok());
 }
 
 }  // namespace
