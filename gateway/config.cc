@@ -42,6 +42,7 @@ void DeclareLimits(Config& config, CLI::App& app) {
 
 void DeclareFlags(Config& config, support::Flags& flags) {
   CLI::App& app = flags.app();
+  app.option_defaults()->always_capture_default();
   app.add_option("--tokenizer", config.tokenizer, "The tokenizer service's address");
   app.add_option("--worker", config.workers, "HOST:PORT, or dns:///NAME:PORT; comma-separated")
       ->delimiter(',');
