@@ -25,7 +25,7 @@
 namespace behemoth::gateway {
 namespace {
 
-constexpr absl::Duration kKeyFilePoll = absl::Seconds(1);
+constexpr absl::Duration kTick = absl::Seconds(1);  // key file, gauges of the pool
 constexpr absl::Duration kLastBytes = absl::Seconds(5);
 constexpr absl::Duration kDnsInterval = absl::Seconds(5);
 
@@ -76,9 +76,11 @@ struct Gateway::Parts {
   }
 
   // `upstream` only.
-  void PollKeyFile() {
+  void Tick() {
     keys.ReloadIfChanged();
-    key_timer->Start(kKeyFilePoll, [this] { PollKeyFile(); });
+    const PoolView view = workers->View();
+    probe.OnWorkers(view.workers, view.usable);
+    ticks->Start(kTick, [this] { Tick(); });
   }
 
   Config config;
@@ -92,7 +94,7 @@ struct Gateway::Parts {
   std::unique_ptr<Jinja> jinja;
   AsioLoop upstream;  // watches, probes, template compilation: nothing that a client waits for
   LoopGroup loops;
-  std::unique_ptr<Timer> key_timer;
+  std::unique_ptr<Timer> ticks;
   std::unique_ptr<TokenizerClient> tokenizer;
   std::unique_ptr<LeastLoadPool> workers;
   std::unique_ptr<Discovery> discovery;
@@ -139,8 +141,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
                 .parse = {.trust_request_template = config.trust_request_chat_template},
                 .limits = {.request_timeout = absl::Seconds(config.request_timeout_s)}};
   p.upstream.Post([&p] {
-    p.key_timer = p.upstream.NewTimer();
-    p.PollKeyFile();
+    p.ticks = p.upstream.NewTimer();
+    p.Tick();
   });
   p.door.emplace(&p.services, absl::Now());
   support::RegisterBuildInfo(*p.registry, "behemoth-gateway");

@@ -31,6 +31,13 @@ struct Probe::Families {
         prompt(Counter(r, "behemoth_prompt_tokens_total", "Prompt tokens.").Add({})),
         cached(Counter(r, "behemoth_prompt_tokens_cached_total", "Found in a cache.").Add({})),
         generated(Counter(r, "behemoth_generation_tokens_total", "Tokens generated.").Add({})),
+        encode_failures(Counter(r, "behemoth_tokenizer_failures_total",
+                                "Calls of the tokenizer service that failed.")
+                            .Add({})),
+        encode(Seconds(r, "behemoth_tokenizer_encode_seconds",
+                       "A call of the tokenizer service for a request.", kFirstToken)),
+        workers_known(Gauge(r, "behemoth_workers_known", "Workers there are.")),
+        workers_usable(Gauge(r, "behemoth_workers_usable", "Workers that can take a request.")),
         connections(Gauge(r, "behemoth_http_connections", "Open client connections.")),
         in_flight(Gauge(r, "behemoth_requests_in_flight", "Admitted and not ended.")),
         first_token(Seconds(r, "behemoth_time_to_first_token_seconds",
@@ -59,6 +66,10 @@ struct Probe::Families {
   prometheus::Counter& prompt;
   prometheus::Counter& cached;
   prometheus::Counter& generated;
+  prometheus::Counter& encode_failures;
+  prometheus::Histogram& encode;
+  prometheus::Gauge& workers_known;
+  prometheus::Gauge& workers_usable;
   prometheus::Gauge& connections;
   prometheus::Gauge& in_flight;
   prometheus::Histogram& first_token;
@@ -89,6 +100,14 @@ void Probe::OnRejected(std::string_view reason) {
 }
 void Probe::OnCancelled(std::string_view stage) {
   families_->cancelled.Add({{"stage", std::string(stage)}}).Increment();
+}
+void Probe::OnEncoded(double seconds, bool ok) {
+  families_->encode.Observe(seconds);
+  if (!ok) families_->encode_failures.Increment();
+}
+void Probe::OnWorkers(int known, int usable) {
+  families_->workers_known.Set(known);
+  families_->workers_usable.Set(usable);
 }
 void Probe::OnSlowReader() { families_->slow.Increment(); }
 void Probe::OnConnections(int change) { families_->connections.Increment(change); }

@@ -21,6 +21,8 @@ class Probe {
   void OnRejected(std::string_view reason);  // key, key_limit, full, draining, no_worker, ...
   void OnCancelled(std::string_view stage);  // body, tokenizing, waiting, decoding
   void OnSlowReader();
+  void OnEncoded(double seconds, bool ok);  // one call of the tokenizer for a request
+  void OnWorkers(int known, int usable);    // as of now
   void OnConnections(int change);
   void OnInFlight(int change);
 

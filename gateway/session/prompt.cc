@@ -38,6 +38,18 @@ absl::Status NotReady() {
   return WithRetryAfter(absl::UnavailableError("The tokenizer is not ready."), 2);
 }
 
+using EncodeDone = TokenizerClient::EncodeDone;
+
+void Encode(TokenizerClient& tokenizer, Probe& probe, std::vector<EncodeInput> inputs,
+            absl::Time deadline, Loop& loop, EncodeDone done) {
+  tokenizer.Encode(std::move(inputs), deadline, loop,
+                   [&probe, &loop, began = loop.Now(),
+                    done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
+                     probe.OnEncoded(absl::ToDoubleSeconds(loop.Now() - began), ids.ok());
+                     done(std::move(ids));
+                   });
+}
+
 }  // namespace
 
 void PrepareChat(const Services& services, const ModelText& text, ChatPrompt prompt,
@@ -53,24 +65,24 @@ void PrepareChat(const Services& services, const ModelText& text, ChatPrompt pro
   if (prompt.continue_final_message) prepared.prefill = prompt.messages.back().content;
   const bool add_special = prompt.add_special_tokens;
   text.chat_template->Render(
-      std::move(prompt),
-      [tokenizer = services.tokenizer, &loop, deadline, add_special, prepared = std::move(prepared),
-       done = std::move(done)](absl::StatusOr<PromptText> rendered) mutable {
-        loop.Post([tokenizer, &loop, deadline, add_special, prepared = std::move(prepared),
+      std::move(prompt), [tokenizer = services.tokenizer, probe = services.probe, &loop, deadline,
+                          add_special, prepared = std::move(prepared),
+                          done = std::move(done)](absl::StatusOr<PromptText> rendered) mutable {
+        loop.Post([tokenizer, probe, &loop, deadline, add_special, prepared = std::move(prepared),
                    done = std::move(done), rendered = std::move(rendered)]() mutable {
           if (!rendered.ok()) return done(rendered.status());
           prepared.text = rendered->text;
           std::vector<EncodeInput> inputs;
           inputs.push_back(ToInput(*std::move(rendered), add_special));
-          tokenizer->Encode(std::move(inputs), deadline, loop,
-                            [prepared = std::move(prepared),
-                             done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
-                              if (!ids.ok()) return done(ids.status());
-                              prepared.ids = std::move(ids->front());
-                              PreparedPrompts prompts;
-                              prompts.push_back(std::move(prepared));
-                              done(std::move(prompts));
-                            });
+          Encode(*tokenizer, *probe, std::move(inputs), deadline, loop,
+                 [prepared = std::move(prepared),
+                  done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
+                   if (!ids.ok()) return done(ids.status());
+                   prepared.ids = std::move(ids->front());
+                   PreparedPrompts prompts;
+                   prompts.push_back(std::move(prepared));
+                   done(std::move(prompts));
+                 });
         });
       });
 }
@@ -108,14 +120,13 @@ void PrepareRaw(const Services& services, const ModelText& text, std::vector<Raw
     });
     return;
   }
-  services.tokenizer->Encode(std::move(inputs), deadline, loop,
-                             [prepared = std::move(prepared), owner = std::move(owner),
-                              done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
-                               if (!ids.ok()) return done(ids.status());
-                               for (size_t i = 0; i < owner.size(); ++i)
-                                 prepared[owner[i]].ids = std::move((*ids)[i]);
-                               done(std::move(prepared));
-                             });
+  Encode(*services.tokenizer, *services.probe, std::move(inputs), deadline, loop,
+         [prepared = std::move(prepared), owner = std::move(owner),
+          done = std::move(done)](absl::StatusOr<IdLists> ids) mutable {
+           if (!ids.ok()) return done(ids.status());
+           for (size_t i = 0; i < owner.size(); ++i) prepared[owner[i]].ids = std::move((*ids)[i]);
+           done(std::move(prepared));
+         });
 }
 
 }  // namespace behemoth::gateway

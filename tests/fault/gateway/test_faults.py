@@ -148,3 +148,4 @@ def test_metrics_are_clean_and_true_at_rest(cluster):
     assert one.metric("behemoth_inter_token_latency_seconds_count") == 3
     assert one.metric("behemoth_generation_tokens_total") == 4
     assert one.metric("behemoth_requests_in_flight") == 0
+    until(lambda: one.metric("behemoth_workers_usable") == 1, 3, "the pool's gauge")

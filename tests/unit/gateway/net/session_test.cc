@@ -183,6 +183,7 @@ TEST_F(SessionTest, AStreamFromRoleToDone) {
   Event(FinishEvent{.reason = FinishEvent::Reason::kStop});
   EXPECT_THAT(responder_->text, EndsWith("data: [DONE]\n\n"));
   EXPECT_TRUE(responder_->over);
+  EXPECT_THAT(Metrics(), HasSubstr("behemoth_tokenizer_encode_seconds_count 1\n"));
   AtRest();
 }
 
