@@ -19,6 +19,22 @@ void Print(const char* name, double value, const char* unit) {
   std::printf("%-40s %12.3f %s\n", name, value, unit);
 }
 
+// A kernel, not cudaMemcpyAsync: an H200's copy engine moves 2.7 TB/s where this moves 3.8.
+__global__ void __launch_bounds__(512) CopyAll(uint4* to, const uint4* from, int64_t count) {
+  const int64_t stride = int64_t{gridDim.x} * 512;
+  for (int64_t i = int64_t{blockIdx.x} * 512 + threadIdx.x; i < count; i += 4 * stride) {
+    uint4 v[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (i + j * stride < count) v[j] = __ldcs(from + i + j * stride);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (i + j * stride < count) __stcs(to + i + j * stride, v[j]);
+    }
+  }
+}
+
 // GB/s of `bytes` moved by what `enqueue` puts on a stream.
 template <typename Enqueue>
 double Rate(int64_t bytes, Enqueue enqueue) {
@@ -54,9 +70,9 @@ int Main(int layers) {
   Print("copy_8GiB_read_plus_write",
         Rate(2 * kCopyBytes,
              [&](cudaStream_t stream) {
-               Check(cudaMemcpyAsync(pool, pool + kCopyBytes, kCopyBytes, cudaMemcpyDeviceToDevice,
-                                     stream),
-                     "copy");
+               CopyAll<<<limits.sm_count * 8, 512, 0, stream>>>(
+                   reinterpret_cast<uint4*>(pool),
+                   reinterpret_cast<const uint4*>(pool + kCopyBytes), kCopyBytes / 16);
              }),
         "GB/s");
   for (const int64_t megabytes : {8590, 704, 352, 176, 75}) {
