@@ -29,9 +29,6 @@ struct Variant {
   static constexpr int kQuads = kRows / 8;                  // accumulator quads of an m-tile
   static constexpr int kConsumers = 32 * kWarps;
   static constexpr int kThreads = kConsumers + 32;
-  // Up to 16 rows a block leaves room for one of the next kernel: registers as well as shared
-  // memory.
-  static constexpr int kBlocksPerSm = kRows <= 16 ? 2 : 1;
   using Accumulators = float[kTiles][kQuads][4];
 };
 
