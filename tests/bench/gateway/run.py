@@ -6,6 +6,7 @@ The gateway between a token source and a load client, all on this machine; print
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -28,6 +29,8 @@ def gateway(upstream, threads=2):
     for line in process.stdout:
         if match := re.search(r"ready listen=127\.0\.0\.1:(\d+)", line):
             break
+    # A log that nobody reads would fill its pipe and stop the gateway.
+    threading.Thread(target=process.stdout.read, daemon=True).start()
     port = int(match.group(1))
     for _ in range(100):
         try:
