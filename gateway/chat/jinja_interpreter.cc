@@ -14,6 +14,13 @@
 #include "gateway/chat/jinja_templates_py.h"
 #include "gateway/chat/memory_cap.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+// What CPython, its modules and pybind11 leave behind at an interpreter's end, once in a process.
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions() {
+  return "leak:libpython3\nleak:libcrypto\nleak:pybind11::detail\n";
+}
+#endif
+
 namespace behemoth::gateway {
 namespace {
 
