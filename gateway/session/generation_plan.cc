@@ -10,8 +10,11 @@
 namespace behemoth::gateway {
 namespace {
 
-std::optional<float> AsFloat(const std::optional<double>& value) {
-  return value ? std::optional<float>(static_cast<float>(*value)) : std::nullopt;
+// What the request says, else what the model's own generation_config.json says, else nothing: the
+// worker's default.
+std::optional<float> AsFloat(const std::optional<double>& value,
+                             const std::optional<float>& otherwise = std::nullopt) {
+  return value ? std::optional<float>(static_cast<float>(*value)) : otherwise;
 }
 
 // The worker checks again; here the client's own name of the field is still known.
@@ -29,12 +32,13 @@ absl::Status CheckIds(const GenerationOptions& options, const TokenTable& table)
   return status;
 }
 
-void FillSampling(const SamplingOptions& in, GenerateSpec& spec) {
-  spec.temperature = AsFloat(in.temperature);
-  spec.top_p = AsFloat(in.top_p);
-  spec.top_k = in.top_k;
-  spec.min_p = AsFloat(in.min_p);
-  spec.repetition_penalty = AsFloat(in.repetition_penalty);
+void FillSampling(const SamplingOptions& in, const GenerationDefaults& defaults,
+                  GenerateSpec& spec) {
+  spec.temperature = AsFloat(in.temperature, defaults.temperature);
+  spec.top_p = AsFloat(in.top_p, defaults.top_p);
+  spec.top_k = in.top_k ? in.top_k : defaults.top_k;
+  spec.min_p = AsFloat(in.min_p, defaults.min_p);
+  spec.repetition_penalty = AsFloat(in.repetition_penalty, defaults.repetition_penalty);
   spec.presence_penalty = AsFloat(in.presence_penalty);
   spec.frequency_penalty = AsFloat(in.frequency_penalty);
   spec.seed = in.seed;
@@ -98,7 +102,7 @@ absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
     spec.top_logprobs = std::max(spec.top_logprobs.value_or(0), *options.output.prompt_logprobs);
   }
   plan.wants_logprobs = options.output.top_logprobs.has_value();
-  FillSampling(options.sampling, spec);
+  FillSampling(options.sampling, input.model->defaults, spec);
   FillStops(input, plan);
   plan.text.detokenizer = {.skip_special_tokens = options.output.skip_special_tokens,
                            .strip_leading_space = input.prompt->fresh_turn};

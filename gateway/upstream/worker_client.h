@@ -91,6 +91,12 @@ class GenerateCall {
 
 enum class WorkerState { kUnknown, kLoading, kWarming, kReady, kDraining, kFailed };
 
+// What the model's generation_config.json asks for where a request says nothing.
+struct GenerationDefaults {
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int32_t> top_k;
+};
+
 // What a worker says of itself; empty until it was reached once, then kept.
 struct WorkerReport {
   WorkerState state = WorkerState::kUnknown;
@@ -100,6 +106,7 @@ struct WorkerReport {
   std::string weights_fingerprint, tokenizer_fingerprint, build;
   uint32_t context_tokens = 0, vocabulary_size = 0;
   std::vector<uint32_t> eos_ids;
+  GenerationDefaults defaults;
 };
 
 struct WorkerLoad {

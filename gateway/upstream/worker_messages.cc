@@ -126,6 +126,16 @@ std::optional<WorkerEvent> FromProto(const pb::GenerateResponse& response) {
   }
 }
 
+GenerationDefaults FromProto(const pb::GenerationDefaults& in) {
+  GenerationDefaults out;
+  if (in.has_temperature()) out.temperature = in.temperature();
+  if (in.has_top_p()) out.top_p = in.top_p();
+  if (in.has_top_k()) out.top_k = in.top_k();
+  if (in.has_min_p()) out.min_p = in.min_p();
+  if (in.has_repetition_penalty()) out.repetition_penalty = in.repetition_penalty();
+  return out;
+}
+
 WorkerReport FromProto(const pb::GetStatusResponse& in) {
   WorkerReport out;
   out.state = FromProto(in.state());
@@ -140,6 +150,7 @@ WorkerReport FromProto(const pb::GetStatusResponse& in) {
   out.context_tokens = in.limits().context_tokens();
   out.vocabulary_size = in.model().vocabulary_size();
   out.eos_ids.assign(in.model().eos_ids().begin(), in.model().eos_ids().end());
+  out.defaults = FromProto(in.model().generation_defaults());
   return out;
 }
 

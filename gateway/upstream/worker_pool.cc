@@ -173,7 +173,8 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
                              .context_tokens = report.context_tokens,
                              .weights_fingerprint = report.weights_fingerprint,
                              .build = report.build,
-                             .eos_ids = report.eos_ids});
+                             .eos_ids = report.eos_ids,
+                             .defaults = report.defaults});
     }
   }
 

@@ -36,6 +36,7 @@ struct ServedModel {
   uint32_t context_tokens = 0;
   std::string weights_fingerprint, build;
   std::vector<uint32_t> eos_ids;
+  GenerationDefaults defaults;
 };
 
 // What /health, /load and /v1/models show.

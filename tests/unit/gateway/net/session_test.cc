@@ -49,8 +49,9 @@ struct FakePool final : WorkerPool {
     bool cancelled = false, paused = false;
   };
   PoolView View() const override {
-    return {
-        .workers = 1, .usable = 1, .models = {{.name = "m", .root = "m", .context_tokens = 50}}};
+    return {.workers = 1,
+            .usable = 1,
+            .models = {{.name = "m", .root = "m", .context_tokens = 50, .defaults = defaults}}};
   }
   std::unique_ptr<GenerateCall> Generate(const std::string&, GenerateSpec s, GenerateObserver* o,
                                          Loop&) override {
@@ -60,6 +61,7 @@ struct FakePool final : WorkerPool {
   }
   Call* call = nullptr;
   GenerateSpec spec;
+  GenerationDefaults defaults;
   std::vector<uint32_t> forced;
   int started = 0, released = 0, ends = 0;
 };
@@ -185,6 +187,15 @@ TEST_F(SessionTest, AStreamFromRoleToDone) {
   EXPECT_TRUE(responder_->over);
   EXPECT_THAT(Metrics(), HasSubstr("behemoth_tokenizer_encode_seconds_count 1\n"));
   AtRest();
+}
+
+TEST_F(SessionTest, TheModelsOwnDefaultsHoldWhereARequestSaysNothing) {
+  pool_.defaults = {.temperature = 0.6f, .top_k = 40};
+  Running(R"({"max_tokens":9,"top_k":5,"messages":[{"role":"user","content":"x"}]})");
+  EXPECT_EQ(pool_.spec.temperature, 0.6f);
+  EXPECT_EQ(pool_.spec.top_k, 5);
+  EXPECT_EQ(pool_.spec.top_p, std::nullopt);
+  Gone();
 }
 
 // A client may leave in any state; each time ticket, worker call and registry are given back once.
