@@ -78,6 +78,17 @@ struct SiluMulArgs {
   int run = 0;    // % 8 == 0
 };
 
+// Column c of `out` is column permutation[c] of `in`, both in the GEMM's activation layout
+// [columns / 8][packed_rows][8]; pad rows are copied as they are. What a checkpoint with act-order
+// (a g_idx that is no plain sequence) needs before each of its linear layers.
+struct PermuteColumnsArgs {
+  const bf16* in = nullptr;              // 16-byte aligned, as `out`; the two do not overlap
+  const int32_t* permutation = nullptr;  // [columns], values in [0, columns), 16-byte aligned
+  bf16* out = nullptr;
+  int packed_rows = 0;
+  int columns = 0;  // % 8 == 0
+};
+
 // Copies whole KV blocks of all layers before a shared block is written. Pairs must not overlap.
 struct KvBlockCopyArgs {
   char* first_pool = nullptr;  // of layer 0; layer l lies l * layer_stride_bytes behind it
@@ -93,6 +104,7 @@ KernelError LaunchEmbedding(const EmbeddingArgs& args, const LaunchContext& cont
 KernelError LaunchRmsNorm(const RmsNormArgs& args, const LaunchContext& context);
 KernelError LaunchRopeKvWrite(const RopeKvWriteArgs& args, const LaunchContext& context);
 KernelError LaunchSiluMul(const SiluMulArgs& args, const LaunchContext& context);
+KernelError LaunchPermuteColumns(const PermuteColumnsArgs& args, const LaunchContext& context);
 KernelError LaunchKvBlockCopy(const KvBlockCopyArgs& args, const LaunchContext& context);
 
 // The slow, obvious versions: same arguments, host pointers.
@@ -101,6 +113,7 @@ void Embedding(const EmbeddingArgs& args);
 void RmsNorm(const RmsNormArgs& args);
 void RopeKvWrite(const RopeKvWriteArgs& args);
 void SiluMul(const SiluMulArgs& args);
+void PermuteColumns(const PermuteColumnsArgs& args);
 void KvBlockCopy(const KvBlockCopyArgs& args);
 }  // namespace reference
 

@@ -115,6 +115,18 @@ void SiluMul(const SiluMulArgs& args) {
   }
 }
 
+void PermuteColumns(const PermuteColumnsArgs& args) {
+  const size_t rows = static_cast<size_t>(args.packed_rows);
+  const auto at = [&](int column, size_t row) {
+    return (static_cast<size_t>(column / 8) * rows + row) * 8 + static_cast<size_t>(column % 8);
+  };
+  for (int column = 0; column < args.columns; ++column) {
+    for (size_t row = 0; row < rows; ++row) {
+      args.out[at(column, row)] = args.in[at(args.permutation[column], row)];
+    }
+  }
+}
+
 void KvBlockCopy(const KvBlockCopyArgs& args) {
   const size_t bytes = KvBlockBytes(args.shape);
   for (int layer = 0; layer < args.layers; ++layer) {

@@ -3,7 +3,9 @@
 // most, per rounding on the way.
 #include "kernels/fused/fused.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/paged_attention/e4m3.h"
 #include "tests/kernels/fused_device_array.h"
@@ -186,6 +188,33 @@ TEST(SiluMulTest, EqualsTheReferenceForPlainAndInterleavedColumns) {
   }
 }
 
+TEST(PermuteColumnsTest, EveryRowOfThePackedLayoutIsGatheredPadRowsToo) {
+  SKIP_WITHOUT_GPU();
+  for (const auto& [columns, rows] : {std::pair{8, 8}, {1000, 16}, {4096, 64}, {328, 384}}) {
+    Values values(static_cast<uint32_t>(columns));
+    std::vector<bf16> in(static_cast<size_t>(columns * rows)), want(in.size(), kPoison);
+    for (bf16& value : in) value.bits = static_cast<uint16_t>(values.Below(1 << 16));
+    std::vector<int32_t> permutation(static_cast<size_t>(columns));
+    for (int i = 0; i < columns; ++i) {
+      permutation[i] = i;
+      std::swap(permutation[i], permutation[values.Below(i + 1)]);
+    }
+    PermuteColumnsArgs args = {.in = in.data(),
+                               .permutation = permutation.data(),
+                               .out = want.data(),
+                               .packed_rows = rows,
+                               .columns = columns};
+    reference::PermuteColumns(args);
+    const DeviceArray<bf16> d_in(in), d_out(std::vector<bf16>(in.size(), kPoison));
+    const DeviceArray<int32_t> d_permutation(permutation);
+    args.in = d_in.get();
+    args.permutation = d_permutation.get();
+    args.out = d_out.get();
+    ASSERT_TRUE(LaunchPermuteColumns(args, {}).ok());
+    EXPECT_TRUE(SameBits(d_out.Download(), want)) << columns << " x " << rows;
+  }
+}
+
 TEST(KvBlockCopyTest, CopiesEveryLayersBlockAndNothingElse) {
   SKIP_WITHOUT_GPU();
   const KvShape shape = {2, 64, KvType::kE4m3};
@@ -219,6 +248,8 @@ TEST(FusedArgsTest, BrokenArgumentsAreRefusedByName) {
   EXPECT_STREQ(
       LaunchRmsNorm({.residual = &word, .gamma = &word, .rows = 1, .hidden = 16}, {}).operation,
       "rms norm: out");
+  EXPECT_STREQ(LaunchPermuteColumns({.packed_rows = 8, .columns = 12}, {}).operation,
+               "permute columns: columns");
   EXPECT_STREQ(LaunchRopeKvWrite({.shape = {1, 96, KvType::kBf16}}, {}).operation,
                "rope: head_dim");
 }
