@@ -19,12 +19,12 @@ struct bf16 {
 };
 static_assert(sizeof(bf16) == 2 && alignof(bf16) == 2);
 
-inline float ToFloat(bf16 value) {
+BEHEMOTH_HOST_DEVICE inline float ToFloat(bf16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }
 
 // Round to nearest even, as the hardware conversion does; every NaN becomes 0x7fff.
-inline bf16 ToBf16(float value) {
+BEHEMOTH_HOST_DEVICE inline bf16 ToBf16(float value) {
   const uint32_t word = std::bit_cast<uint32_t>(value);
   if ((word & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
   return {static_cast<uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16)};

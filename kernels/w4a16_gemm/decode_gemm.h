@@ -3,7 +3,7 @@
 // Limit: device memory, up to about 40 rows of the 123B matrices on an H100; above that the tensor
 // cores' rate. Numbers in README.md.
 // A row's bits depend on the weights, its activations and StripeMap (shape, blocks), not on m, not
-// on the kernel family, not on stages. Rows >= m of `act` may hold anything, NaN included.
+// on the kernel family, not on stages; the prefill GEMM gives the same bits. Rows >= m of `act` may hold anything, NaN included.
 //
 // Usage: Select once per (shape, m) -> Launch per call, capturable in a CUDA graph.
 #pragma once

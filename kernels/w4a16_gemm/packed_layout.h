@@ -15,7 +15,7 @@ namespace behemoth::kernels {
 
 enum class WeightKind {
   kInt4,           // weight = (q - 8) * scale, one bf16 rounding; groups of 128 columns
-  kInt4ZeroPoint,  // weight = (q - zero) * scale, zero in 0..15 per row and group
+  kInt4ZeroPoint,  // weight = (q - zero) * scale, zero in 0..16 per row and group
   kBf16,
   kInt4Group64,  // as the first two, with groups of 64 or 32 columns
   kInt4ZeroPointGroup64,

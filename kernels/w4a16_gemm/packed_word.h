@@ -24,14 +24,15 @@ BEHEMOTH_HOST_DEVICE inline uint32_t NibblePair(const Int4Source& source, int ro
   return (pair & 0xfu) | ((pair & 0xf0u) << 12);
 }
 
-// Two bf16 of a scale word: (row, row + 8) of one group. Offsets are -(128 + zero), exact in bf16.
+// Two bf16 of a scale word: (row, row + 8) of one group. Offsets are -(128 + zero), zero <= 16,
+// exact in bf16, whose step is 1 there.
 BEHEMOTH_HOST_DEVICE inline uint32_t ScaleBits(const Int4Source& source, int row, int group) {
   return row < 0 ? 0u : source.scale[int64_t{row} * (source.k / source.group_columns) + group].bits;
 }
 BEHEMOTH_HOST_DEVICE inline uint32_t OffsetBits(const Int4Source& source, int row, int group) {
   const int64_t index = int64_t{row} * (source.k / source.group_columns) + group;
   const uint32_t zero = row < 0 ? 8u : source.zero_point[index];
-  return 0xc300u | (zero & 0xfu);
+  return 0xc300u + zero;
 }
 
 BEHEMOTH_HOST_DEVICE inline uint32_t PackedInt4Word(const Int4Source& source, int64_t index) {

@@ -72,15 +72,54 @@ __device__ void ProduceTiles(const PrefillParameters& p, const Ring<V>& ring) {
   }
 }
 
+// Adds a piece to the sum of those before it, as the decode GEMM's last block does: from zero, in
+// order. A thread reads only what it wrote itself. `sum` lies in L2: 128 KB a block and border.
+enum class Piece { kFirst, kMiddle, kLast };
+template <typename V>
+__device__ inline void AddPiece(Piece piece, float4* sum, typename V::Accumulators& acc) {
+  constexpr int kBatch = 8;  // loads in flight: 32 registers beside the accumulators
+  static_assert(V::kTiles * V::kQuads % kBatch == 0);
+#pragma unroll
+  for (int first = 0; first < V::kTiles * V::kQuads; first += kBatch) {
+    float4 before[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      before[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (piece != Piece::kFirst) before[i] = __ldcg(sum + (first + i) * V::kConsumers);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      float* a = acc[(first + i) / V::kQuads][(first + i) % V::kQuads];
+      a[0] += before[i].x, a[1] += before[i].y, a[2] += before[i].z, a[3] += before[i].w;
+      if (piece != Piece::kLast) {
+        __stcg(sum + (first + i) * V::kConsumers, make_float4(a[0], a[1], a[2], a[3]));
+      }
+    }
+  }
+}
+
 template <typename V>
 __device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V>& ring) {
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  constexpr int kPieceQuads = V::kTiles * V::kQuads;
+  float4* sum = reinterpret_cast<float4*>(p.args.partials) +
+                int64_t{blockIdx.x} * kPieceQuads * V::kConsumers + threadIdx.x;
+  const StripeMap& map = p.config.map;
   Cursor cursor;
   for (int index = blockIdx.x; index < p.config.tiles; index += gridDim.x) {
-    typename V::Accumulators acc;
-    Clear<V>(acc);
-    AccumulateWgmma<V>(acc, ring, p.steps, cursor, warp, lane);
     const TilePlace place = PlaceOf(p, index);
+    const int map_tile = place.row_tile / V::kParts;
+    const int first = map.FirstBlock(map_tile), last = map.LastBlock(map_tile);
+    const int tile_begin = map_tile * p.steps, tile_end = tile_begin + p.steps;
+    typename V::Accumulators acc;
+    for (int block = first, step = tile_begin; block <= last; ++block) {
+      const int end = min(map.Begin(block + 1), tile_end);
+      Clear<V>(acc);
+      AccumulateWgmma<V>(acc, ring, end - step, cursor, warp, lane);
+      if (block < last) AddPiece<V>(block == first ? Piece::kFirst : Piece::kMiddle, sum, acc);
+      step = end;
+    }
+    if (first != last) AddPiece<V>(Piece::kLast, sum, acc);
     StoreTile<V>(p.args, place.row_tile * kUnitRows / V::kParts, warp, acc,
                  {place.token_tile * kPrefillTileTokens, p.config.padded_rows});
   }
@@ -130,6 +169,9 @@ KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight
   }
   if (args.epilogue == GemmEpilogue::kAddResidual && args.residual == nullptr) {
     return {kInvalidArgument, "LaunchPrefillGemm: no residual to add"};
+  }
+  if (args.partials == nullptr) {
+    return {kInvalidArgument, "LaunchPrefillGemm: no memory for partial sums"};
   }
   const PrefillParameters p = {args, config, RowTiles(args.n) * (kUnitRows / config.tile_rows),
                                config.padded_rows / kPrefillTileTokens,

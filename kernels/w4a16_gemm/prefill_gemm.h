@@ -2,8 +2,9 @@
 //
 // Limit: the tensor cores. 2 m n k FLOP; a tile of 256 weight rows x 128 tokens reads 132 B of
 // weights and 256 B of activations per column of k, 24 B a clock of the L2's about 30.
-// A row's bits depend on the weights and its activations only: not on m, not on the chunk. They are
-// not the decode GEMM's bits, which splits k over blocks.
+// A row's bits are the decode GEMM's: where one of its stripes ends inside a tile, the sum begins
+// anew and the pieces are added in the same order. So they depend on the weights, the row's
+// activations and StripeMap only: not on m, not on the chunk, not on which of the two kernels ran.
 #pragma once
 
 #include <optional>
@@ -28,14 +29,24 @@ struct PrefillGemmConfig {
   int blocks = 0;
   int stages = 0;
   size_t shared_bytes = 0;
+  StripeMap map;  // the decode GEMM's of the same matrix: where a tile's sum is cut into pieces
 };
 
 // nullopt: n or k out of range, or the device has no wgmma (it needs sm_90a).
 std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
                                                    const DeviceLimits& limits);
 
+// Recomputes what follows from tile_rows (256 or 128); benches and tests use it to force a choice.
+std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
+                                                     const PrefillGemmShape& shape,
+                                                     const DeviceLimits& limits);
+
+// Scratch, as for the decode GEMM; all GEMMs of a stream share the largest over their configs.
+size_t PartialsBytes(const PrefillGemmConfig& config);
+size_t CountersBytes(const PrefillGemmConfig& config);
+
 // Enqueues one GEMM; args as for the decode GEMM with `padded_rows` of the config, m = shape.m;
-// partials, counters and next_weight are not used. CUDA builds only.
+// next_weight is not used. CUDA builds only.
 KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight,
                               const DecodeGemmArgs& args, const LaunchContext& context);
 

@@ -14,8 +14,9 @@ namespace behemoth::kernels {
 struct Int4Source {
   const uint32_t* weight = nullptr;  // [n, k / 8]: column 8 i + j at bits 4 j of word i, unsigned
   const bf16* scale = nullptr;       // [n, k / group_columns]
-  const uint8_t* zero_point =
-      nullptr;  // [n, k / group_columns], values 0..15; null: symmetric, zero is 8
+  // [n, k / group_columns], values 0..16 (GPTQ's first format stores zero - 1, so 16 exists);
+  // null: symmetric, zero is 8
+  const uint8_t* zero_point = nullptr;
   int n = 0;    // any; a multiple of 16 when interleaved
   int k = 0;    // a multiple of 128
   bool interleave_halves = false;  // rows are [gate; up], see SourceRow()

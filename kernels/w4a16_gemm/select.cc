@@ -22,6 +22,24 @@ bool IsLegal(const DecodeGemmShape& shape) {
          int64_t{1} * RowTiles(shape.n) * (shape.k / UnitColumns(shape.weight)) < kMaxSteps;
 }
 
+// The one map of a matrix, whatever the rows and the kernel: a row's bits follow from it.
+StripeMap MapOf(int n, int k, WeightKind weight, const DeviceLimits& limits) {
+  StripeMap map = {.tiles = RowTiles(n), .steps_per_tile = k / UnitColumns(weight)};
+  map.blocks = static_cast<int>(
+      std::min<int64_t>(limits.sm_count, int64_t{1} * map.tiles * map.steps_per_tile));
+  return map;
+}
+
+int64_t TokenTiles(const PrefillGemmShape& shape) {
+  return (int64_t{shape.m} + kPrefillTileTokens - 1) / kPrefillTileTokens;
+}
+
+// One row is legal wherever m rows are: the count of tiles bounds m itself.
+bool IsLegal(const PrefillGemmShape& shape, const DeviceLimits& limits) {
+  return shape.m >= 1 && IsLegal({1, shape.n, shape.k, shape.weight}) && limits.has_wgmma() &&
+         limits.sm_count <= kMaxBlocks && TokenTiles(shape) * RowTiles(shape.n) <= kMaxSteps;
+}
+
 }  // namespace
 
 std::optional<DecodeGemmConfig> CompleteDecodeGemm(DecodeGemmConfig choice,
@@ -30,12 +48,7 @@ std::optional<DecodeGemmConfig> CompleteDecodeGemm(DecodeGemmConfig choice,
   if (!IsLegal(shape) || !limits.has_bulk_copy() || limits.sm_count > kMaxBlocks) {
     return std::nullopt;
   }
-  const int steps_per_tile = shape.k / UnitColumns(shape.weight);
-  const int tiles = RowTiles(shape.n);
-  const int64_t steps = int64_t{1} * tiles * steps_per_tile;
-  choice.map = {.tiles = tiles,
-                .steps_per_tile = steps_per_tile,
-                .blocks = static_cast<int>(std::min<int64_t>(limits.sm_count, steps))};
+  choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
   const int fitting =
       (limits.shared_bytes_per_block - kBarrierBytes) / StageBytes(choice, shape.weight);
   choice.stages = std::min({choice.stages, fitting, kMaxStages});
@@ -62,39 +75,51 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
   return CompleteDecodeGemm(choice, shape, limits);
 }
 
+std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
+                                                     const PrefillGemmShape& shape,
+                                                     const DeviceLimits& limits) {
+  if (!IsLegal(shape, limits)) return std::nullopt;
+  const int parts = kUnitRows / choice.tile_rows;
+  const int64_t tiles = TokenTiles(shape) * RowTiles(shape.n) * parts;
+  const int stage_bytes =
+      UnitBytes(shape.weight) / parts + UnitColumns(shape.weight) * kPrefillTileTokens * 2;
+  choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
+  choice.padded_rows = static_cast<int>(TokenTiles(shape)) * kPrefillTileTokens;
+  choice.tiles = static_cast<int>(tiles);
+  choice.blocks = static_cast<int>(std::min<int64_t>(limits.sm_count, tiles));
+  choice.stages =
+      std::min((limits.shared_bytes_per_block - kBarrierBytes) / stage_bytes, kMaxStages);
+  if (choice.stages < 2) return std::nullopt;
+  choice.shared_bytes = static_cast<size_t>(choice.stages) * stage_bytes + kBarrierBytes;
+  return choice;
+}
+
 std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
                                                    const DeviceLimits& limits) {
-  // One row is legal wherever m rows are: the tiles below bound m themselves.
-  if (shape.m < 1 || !IsLegal({1, shape.n, shape.k, shape.weight}) || !limits.has_wgmma()) {
-    return std::nullopt;
-  }
-  const int64_t token_tiles = (int64_t{shape.m} + kPrefillTileTokens - 1) / kPrefillTileTokens;
-  const int64_t whole_tiles = token_tiles * RowTiles(shape.n);
-  if (whole_tiles > kMaxSteps) return std::nullopt;
+  if (!IsLegal(shape, limits)) return std::nullopt;
   // All blocks wait for the last wave. A wave of half tiles takes 0.63 of one of whole tiles, as it
   // reads the activations twice as often (128 and 256 tokens on an H200).
+  const int64_t whole_tiles = TokenTiles(shape) * RowTiles(shape.n);
   const auto waves = [&](int64_t tiles) { return (tiles + limits.sm_count - 1) / limits.sm_count; };
   const bool half = 100 * waves(whole_tiles) > 63 * waves(2 * whole_tiles);
-  const int64_t tiles = half ? 2 * whole_tiles : whole_tiles;
-  const int stage_bytes =
-      UnitBytes(shape.weight) / (half ? 2 : 1) + UnitColumns(shape.weight) * kPrefillTileTokens * 2;
-  PrefillGemmConfig config;
-  config.tile_rows = half ? kUnitRows / 2 : kUnitRows;
-  config.padded_rows = static_cast<int>(token_tiles) * kPrefillTileTokens;
-  config.tiles = static_cast<int>(tiles);
-  config.blocks = static_cast<int>(std::min<int64_t>(limits.sm_count, tiles));
-  config.stages =
-      std::min((limits.shared_bytes_per_block - kBarrierBytes) / stage_bytes, kMaxStages);
-  if (config.stages < 2) return std::nullopt;
-  config.shared_bytes = static_cast<size_t>(config.stages) * stage_bytes + kBarrierBytes;
-  return config;
+  PrefillGemmConfig choice;
+  choice.tile_rows = half ? kUnitRows / 2 : kUnitRows;
+  return CompletePrefillGemm(choice, shape, limits);
 }
 
 size_t PartialsBytes(const DecodeGemmConfig& config) {
   return size_t{2} * config.map.blocks * kUnitRows * config.padded_rows * sizeof(float);
 }
 
+size_t PartialsBytes(const PrefillGemmConfig& config) {
+  return size_t{1} * config.blocks * config.tile_rows * kPrefillTileTokens * sizeof(float);
+}
+
 size_t CountersBytes(const DecodeGemmConfig& config) {
+  return size_t{1} * config.map.tiles * sizeof(uint32_t);
+}
+
+size_t CountersBytes(const PrefillGemmConfig& config) {
   return size_t{1} * config.map.tiles * sizeof(uint32_t);
 }
 

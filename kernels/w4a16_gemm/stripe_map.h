@@ -5,7 +5,8 @@
 // cut into `blocks` stripes of equal length, one per block; a stripe may start and end inside a
 // tile. A tile's result is the sum of its pieces in block order. The map depends on the shape of
 // the matrix and the number of blocks, never on the number of activation rows: that is what makes
-// the bits of a row independent of the batch. A value; host and device.
+// the bits of a row independent of the batch. The prefill GEMM, whose blocks own whole tiles, cuts
+// its sums at the same steps. A value; host and device.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,11 @@
-// The decode GEMM on a GPU against the reference. Bound: fp32 accumulation of k terms in any order
+// The decode and the prefill GEMM on a GPU against the reference. Bound: fp32 accumulation of k terms in any order
 // loses at most k * 2^-23 of the sum of magnitudes (the tensor core truncates), and the bf16 store
 // 2^-8 of the result.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -45,6 +46,7 @@ struct Case {
 };
 
 constexpr bf16 kNan = {0x7fc0};
+constexpr float kNotANumber = std::numeric_limits<float>::quiet_NaN();
 constexpr bf16 kUnwritten = {0x7fa5};
 
 class DecodeGemmTest : public testing::TestWithParam<Case> {
@@ -64,7 +66,7 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
     scale_.resize(size_t(c.n) * c.k / c.group_columns);
     for (bf16& s : scale_) s = ToBf16(0.01f * (1 + random() % 64));
     zero_.resize(scale_.size());
-    for (uint8_t& z : zero_) z = random() % 16;
+    for (uint8_t& z : zero_) z = random() % 17;
     act_.resize(size_t{64} * c.k);
     for (float& a : act_) a = ToFloat(ToBf16(normal(random)));
     residual_.resize(size_t{64} * c.n);
@@ -103,15 +105,14 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
     return values;
   }
 
-  // A device of few multiprocessors gets tiles of 256 rows, one of many tiles of 128.
-  std::vector<bf16> RunPrefill(int m, int multiprocessors, int tile_rows) {
+  std::vector<bf16> RunPrefill(int m, int tile_rows) {
     const Case& c = GetParam();
-    DeviceLimits limits = limits_;
-    limits.sm_count = multiprocessors;
-    const auto config = SelectPrefillGemm({m, c.n, c.k, KindOf(source_)}, limits);
+    const auto config =
+        CompletePrefillGemm({.tile_rows = tile_rows}, {m, c.n, c.k, KindOf(source_)}, limits_);
     EXPECT_TRUE(config.has_value());
-    EXPECT_EQ(config->tile_rows, tile_rows);
-    return Launched(m, config->padded_rows, [&](const DecodeGemmArgs& args) {
+    const DeviceArray<float> partials(std::vector<float>(PartialsBytes(*config) / 4, kNotANumber));
+    return Launched(m, config->padded_rows, [&](DecodeGemmArgs args) {
+      args.partials = partials.data;
       return LaunchPrefillGemm(*config, KindOf(source_), args, {});
     });
   }
@@ -201,14 +202,16 @@ TEST_P(DecodeGemmTest, EveryBatchMatchesTheReferenceAndEveryFamilyGivesTheSameBi
   }
 }
 
-TEST_P(DecodeGemmTest, PrefillMatchesTheReferenceAndARowsBitsDoNotDependOnTheChunk) {
+TEST_P(DecodeGemmTest, PrefillGivesTheBitsOfDecodeForAnyNumberOfRowsAndEitherTile) {
   if (!limits_.has_wgmma()) GTEST_SKIP() << "the prefill GEMM needs sm_90a";
-  const std::vector<bf16> all = RunPrefill(300, 1, 256);
-  ExpectReference(all, 300);
-  for (const int m : {1, 65, 128, 129, 256, 300}) {
-    const std::vector<bf16> some = RunPrefill(m, limits_.sm_count, 128);
-    for (size_t i = 0; i < some.size(); ++i) {
-      ASSERT_EQ(some[i].bits, all[i].bits) << "m " << m << ", element " << i;
+  const std::vector<bf16> sample = Run(64, GemmFamily::kBulk);
+  for (const int m : {1, 65, 128, 129, 300}) {
+    for (const int tile_rows : {256, 128}) {
+      const std::vector<bf16> out = RunPrefill(m, tile_rows);
+      for (size_t i = 0; i < out.size(); ++i) {
+        ASSERT_EQ(out[i].bits, sample[i % sample.size()].bits)
+            << "m " << m << ", tiles of " << tile_rows << ", element " << i;
+      }
     }
   }
 }

@@ -3,6 +3,7 @@
 #include "kernels/reference/w4a16_reference.h"
 #include "kernels/w4a16_gemm/decode_gemm.h"
 #include "kernels/w4a16_gemm/prefill_gemm.h"
+#include "kernels/w4a16_gemm/random_source.h"
 
 namespace behemoth::kernels {
 namespace {
@@ -59,6 +60,20 @@ TEST(SelectPrefillGemmTest, TilesAreHalvedWhereThatShortensTheLastWave) {
   }
 }
 
+TEST(SelectPrefillGemmTest, ATilesSumIsCutWhereTheDecodeGemmCutsItForAnyNumberOfRows) {
+  for (const int n : {100, 12288, 14336, 57344}) {
+    for (const int m : {1, 64, 65, 200, 8192}) {
+      const auto prefill = SelectPrefillGemm({m, n, 12288, WeightKind::kInt4}, kH100);
+      const auto decode = SelectDecodeGemm({8, n, 12288, WeightKind::kInt4}, kH100);
+      ASSERT_TRUE(prefill.has_value() && decode.has_value());
+      EXPECT_EQ(prefill->map.tiles, decode->map.tiles);
+      EXPECT_EQ(prefill->map.steps_per_tile, decode->map.steps_per_tile);
+      EXPECT_EQ(prefill->map.blocks, decode->map.blocks);
+      EXPECT_GE(PartialsBytes(*prefill), size_t{4} * prefill->blocks * prefill->tile_rows * 128);
+    }
+  }
+}
+
 TEST(SelectPrefillGemmTest, RefusesWhatNoKernelCanDo) {
   EXPECT_FALSE(SelectPrefillGemm({0, 256, 128, WeightKind::kInt4}, kH100).has_value());
   EXPECT_FALSE(SelectPrefillGemm({100, 256, 192, WeightKind::kInt4}, kH100).has_value());
@@ -91,6 +106,33 @@ TEST(RepackTest, PaddingRowsHaveZeroWeights) {
   EXPECT_EQ(packed[0] & 0xf0u, 0x80u);  // row 8 is padding: nibble 8 is zero
   EXPECT_EQ(packed[0] & 0xfu, 0xfu);    // row 0
   EXPECT_EQ(packed[1024], 0x3f80u);     // scales (1, 0) of rows 0 and 8
+}
+
+TEST(RepackTest, AZeroPointOfSixteenIsKept) {
+  const std::vector<uint32_t> weight(16, 0);
+  const std::vector<bf16> scale(1, ToBf16(1.0f));
+  const std::vector<uint8_t> zero(1, 16);
+  const Int4Source source = {weight.data(), scale.data(), zero.data(), 1, 128, false};
+  std::vector<uint32_t> packed(PackedBytes(KindOf(source), 1, 128) / 4);
+  ASSERT_TRUE(RepackInt4(source, packed.data()).ok());
+  EXPECT_EQ(ToFloat({static_cast<uint16_t>(packed[1025])}), -144.0f);        // row 0
+  EXPECT_EQ(ToFloat({static_cast<uint16_t>(packed[1025] >> 16)}), -136.0f);  // padding: zero is 8
+  EXPECT_EQ(DequantiseReference(source)[0], -16.0f);
+}
+
+// The first outputs of SplitMix64 for seed 1234567, as its authors' C code prints them.
+TEST(RandomSourceTest, WordsAreTheGeneratorsOutputsInOrderAndScalesFollow) {
+  constexpr uint64_t kOutputs[] = {6457827717110365317u, 3203168211198807973u,
+                                   9817491932198370423u, 4593380528125082431u,
+                                   16408922859458223821u};
+  std::vector<uint32_t> weight(4);
+  std::vector<bf16> scale(4);
+  ASSERT_TRUE(FillRandomInt4({1234567, weight.data(), scale.data(), 2, 16, 8}).ok());
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(weight[i], static_cast<uint32_t>(kOutputs[i]));
+  const float spread = 0.75f + 0.5f * static_cast<float>(kOutputs[4] >> 40) * 0x1p-24f;
+  EXPECT_EQ(scale[0].bits, ToBf16(spread / (4.6f * 4.0f)).bits);
+  EXPECT_FALSE(FillRandomInt4({1, weight.data(), scale.data(), 2, 16, 12}).ok());
+  EXPECT_FALSE(FillRandomInt4({1, weight.data(), scale.data(), 2, 24, 16}).ok());
 }
 
 TEST(RepackTest, RefusesGroupsThatDoNotFit) {
