@@ -148,8 +148,8 @@ absl::StatusOr<std::string> Checkpoint::DtypeOf(const std::string& name) const {
   return place->second.entry->dtype;
 }
 
-absl::StatusOr<std::vector<uint8_t>> Checkpoint::ReadBytes(
-    const std::string& name, const char* dtypes, const std::vector<int64_t>& shape) const {
+absl::StatusOr<StoredBytes> Checkpoint::Find(const std::string& name, const char* dtypes,
+                                             const std::vector<int64_t>& shape) const {
   const auto found = places_.find(name);
   if (found == places_.end()) return Bad(name, "is missing");
   const TensorEntry& entry = *found->second.entry;
@@ -160,10 +160,22 @@ absl::StatusOr<std::vector<uint8_t>> Checkpoint::ReadBytes(
   if (entry.shape != shape) {
     return Bad(name, absl::StrCat("is ", ShapeText(entry.shape), ", must be ", ShapeText(shape)));
   }
-  std::vector<uint8_t> bytes(entry.bytes());
-  absl::Status read = files_[found->second.file].Read(entry, 0, bytes);
-  if (!read.ok()) return read;
-  return bytes;
+  return files_[found->second.file].BytesOf(entry);
+}
+
+absl::StatusOr<DenseMatrix> Checkpoint::FindMatrix(const std::string& name,
+                                                   const std::vector<int64_t>& shape) const {
+  absl::StatusOr<StoredBytes> bytes = Find(name, "BF16|F16|F32", shape);
+  if (!bytes.ok()) return bytes.status();
+  const std::string& dtype = places_.find(name)->second.entry->dtype;
+  DenseMatrix matrix;
+  matrix.type = dtype == "F32"   ? ElementType::kFloat32
+                : dtype == "F16" ? ElementType::kFloat16
+                                 : ElementType::kBfloat16;
+  matrix.rows = shape.size() == 1 ? 1 : static_cast<int32_t>(shape[0]);
+  matrix.cols = static_cast<int32_t>(shape.back());
+  matrix.bytes = Stored<uint8_t>(*std::move(bytes));
+  return matrix;
 }
 
 absl::Status Checkpoint::OnlyHas(const std::string& module,
@@ -181,19 +193,10 @@ absl::Status Checkpoint::OnlyHas(const std::string& module,
 
 absl::StatusOr<DenseMatrix> Checkpoint::ReadDense(const std::string& name, int32_t rows,
                                                   int32_t cols) {
-  absl::StatusOr<std::string> dtype = DtypeOf(name);
-  if (!dtype.ok()) return dtype.status();
-  DenseMatrix matrix;
-  matrix.type = *dtype == "F32"   ? ElementType::kFloat32
-                : *dtype == "F16" ? ElementType::kFloat16
-                                  : ElementType::kBfloat16;
-  matrix.rows = rows;
-  matrix.cols = cols;
-  const std::vector<int64_t> shape =
-      rows == 1 ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols};
-  absl::StatusOr<std::vector<uint8_t>> bytes = ReadBytes(name, "BF16|F16|F32", shape);
-  if (!bytes.ok()) return bytes.status();
-  matrix.bytes = *std::move(bytes);
+  absl::StatusOr<DenseMatrix> matrix =
+      FindMatrix(name, rows == 1 ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols});
+  if (!matrix.ok()) return matrix.status();
+  if (absl::Status loaded = matrix->bytes.Load(); !loaded.ok()) return loaded;
   return matrix;
 }
 
@@ -203,7 +206,10 @@ absl::StatusOr<LinearWeights> Checkpoint::ReadLinear(const std::string& module, 
   const bool plain = Has(module + ".weight");
   // GPTQ files list no exceptions: a module with a plain weight is one.
   if (scheme && !(plain && scheme->format != PackFormat::kPackQuantized)) {
-    return ReadInt4(*this, *scheme, module, out, in);
+    absl::StatusOr<LinearWeights> packed = ReadInt4(*this, *scheme, module, out, in);
+    if (!packed.ok()) return packed;
+    if (absl::Status loaded = Load(*packed); !loaded.ok()) return loaded;
+    return packed;
   }
   if (absl::Status known = OnlyHas(module, {"weight"}); !known.ok()) return known;
   absl::StatusOr<DenseMatrix> weight = ReadDense(module + ".weight", out, in);

@@ -31,9 +31,22 @@ class Checkpoint : public WeightSource {
 
   // ---- What the format readers ask ----
   bool Has(const std::string& name) const { return places_.contains(name); }
-  // INVALID_ARGUMENT if missing or not of one of `dtypes` (a list like "BF16|F16") and `shape`.
-  absl::StatusOr<std::vector<uint8_t>> ReadBytes(const std::string& name, const char* dtypes,
-                                                 const std::vector<int64_t>& shape) const;
+  // The bytes, left in their file. INVALID_ARGUMENT if missing or not of one of `dtypes` (a list
+  // like "BF16|F16") and `shape`.
+  absl::StatusOr<StoredBytes> Find(const std::string& name, const char* dtypes,
+                                   const std::vector<int64_t>& shape) const;
+  // The same as elements, in memory.
+  template <typename T>
+  absl::StatusOr<Stored<T>> Read(const std::string& name, const char* dtypes,
+                                 const std::vector<int64_t>& shape) const {
+    absl::StatusOr<StoredBytes> bytes = Find(name, dtypes, shape);
+    if (!bytes.ok()) return bytes.status();
+    if (absl::Status loaded = bytes->Load(); !loaded.ok()) return loaded;
+    return Stored<T>(*std::move(bytes));
+  }
+  // A matrix of bf16, f16 or f32, left in its file.
+  absl::StatusOr<DenseMatrix> FindMatrix(const std::string& name,
+                                         const std::vector<int64_t>& shape) const;
   absl::StatusOr<std::string> DtypeOf(const std::string& name) const;
   // Refuses any tensor "module.x" whose x is not in `known`: a part of a format that is not served
   // must not be skipped in silence.

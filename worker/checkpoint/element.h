@@ -1,4 +1,5 @@
-// 16-bit floats to and from float. Exact one way; round to nearest even the other.
+// The types of weights' elements. 16-bit floats to and from float: exact one way; round to nearest
+// even the other.
 #pragma once
 
 #include <bit>
@@ -6,9 +7,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "worker/checkpoint/linear_weights.h"
-
 namespace behemoth::worker {
+
+enum class ElementType { kBfloat16, kFloat16, kFloat32 };
+
+constexpr int32_t BytesPerElement(ElementType type) {
+  return type == ElementType::kFloat32 ? 4 : 2;
+}
 
 inline float FloatFromBfloat16(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);

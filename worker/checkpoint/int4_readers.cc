@@ -3,8 +3,6 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -25,45 +23,51 @@ absl::Status Bad(const std::string& tensor, const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat(tensor, ": ", what));
 }
 
-absl::StatusOr<std::vector<uint32_t>> ReadWords(const Checkpoint& checkpoint,
-                                                const std::string& name,
-                                                const std::vector<int64_t>& shape) {
-  absl::StatusOr<std::vector<uint8_t>> bytes = checkpoint.ReadBytes(name, "I32", shape);
-  if (!bytes.ok()) return bytes.status();
-  std::vector<uint32_t> words(bytes->size() / sizeof(uint32_t));
-  std::memcpy(words.data(), bytes->data(), bytes->size());
-  return words;
+absl::StatusOr<Stored<uint32_t>> ReadWords(const Checkpoint& checkpoint, const std::string& name,
+                                           const std::vector<int64_t>& shape) {
+  return checkpoint.Read<uint32_t>(name, "I32", shape);
 }
 
-struct Scales {
-  ElementType type;
-  std::vector<float> values;  // as stored
-};
+// The first element whose exponent is all ones, or `count`. Counted first, so that the loop over
+// what is fine has no early exit and runs as vectors.
+template <typename Bits>
+size_t FirstNotFinite(const Bits* elements, size_t count, Bits exponent) {
+  size_t bad = 0;
+  for (size_t i = 0; i < count; ++i) bad += (elements[i] & exponent) == exponent ? 1 : 0;
+  if (bad == 0) return count;
+  return static_cast<size_t>(
+      std::find_if(elements, elements + count,
+                   [exponent](Bits bits) { return (bits & exponent) == exponent; }) -
+      elements);
+}
 
-absl::StatusOr<Scales> ReadScales(const Checkpoint& checkpoint, const std::string& name,
-                                  const std::vector<int64_t>& shape) {
-  absl::StatusOr<std::string> dtype = checkpoint.DtypeOf(name);
-  if (!dtype.ok()) return dtype.status();
-  absl::StatusOr<std::vector<uint8_t>> bytes = checkpoint.ReadBytes(name, "BF16|F16|F32", shape);
-  if (!bytes.ok()) return bytes.status();
-  Scales scales;
-  scales.type = *dtype == "F32"   ? ElementType::kFloat32
-                : *dtype == "F16" ? ElementType::kFloat16
-                                  : ElementType::kBfloat16;
-  scales.values.resize(bytes->size() / BytesPerElement(scales.type));
-  for (size_t i = 0; i < scales.values.size(); ++i) {
-    scales.values[i] = ElementAt(scales.type, bytes->data(), static_cast<int64_t>(i));
-    if (!std::isfinite(scales.values[i])) {
-      return Bad(name, absl::StrCat("element ", i, " is not finite"));
-    }
-  }
+absl::Status CheckFinite(const std::string& name, const DenseMatrix& matrix) {
+  const auto* halves = reinterpret_cast<const uint16_t*>(matrix.bytes.data());
+  const auto* words = reinterpret_cast<const uint32_t*>(matrix.bytes.data());
+  const size_t count = matrix.bytes.size() / BytesPerElement(matrix.type);
+  const size_t found = matrix.type == ElementType::kFloat32
+                           ? FirstNotFinite(words, count, 0x7f800000u)
+                       : matrix.type == ElementType::kBfloat16
+                           ? FirstNotFinite(halves, count, static_cast<uint16_t>(0x7f80))
+                           : FirstNotFinite(halves, count, static_cast<uint16_t>(0x7c00));
+  if (found == count) return absl::OkStatus();
+  return Bad(name, absl::StrCat("element ", found, " is not finite"));
+}
+
+// As stored, in memory.
+absl::StatusOr<DenseMatrix> ReadScales(const Checkpoint& checkpoint, const std::string& name,
+                                       const std::vector<int64_t>& shape) {
+  absl::StatusOr<DenseMatrix> scales = checkpoint.FindMatrix(name, shape);
+  if (!scales.ok()) return scales;
+  if (absl::Status loaded = scales->bytes.Load(); !loaded.ok()) return loaded;
+  if (absl::Status finite = CheckFinite(name, *scales); !finite.ok()) return finite;
   return scales;
 }
 
 // The permutation that makes groups consecutive; empty if they already are, or if any entry is -1
 // (the quantizer's mark for "not set").
 absl::StatusOr<std::vector<int32_t>> PermutationFrom(const std::string& name,
-                                                     const std::vector<uint32_t>& g_idx,
+                                                     const Stored<uint32_t>& g_idx,
                                                      const Shape& shape) {
   std::vector<int32_t> permutation;
   std::vector<int32_t> members(shape.groups(), 0);
@@ -92,21 +96,22 @@ absl::StatusOr<std::vector<int32_t>> PermutationFrom(const std::string& name,
   return permutation;
 }
 
-// Moves column permutation[c] to column c in every row.
-void PermuteColumns(const Shape& shape, const std::vector<int32_t>& permutation,
-                    std::vector<uint32_t>& nibbles) {
+// Column c of the result is column permutation[c], in every row.
+std::vector<uint32_t> WithPermutedColumns(const Shape& shape,
+                                          const std::vector<int32_t>& permutation,
+                                          const Stored<uint32_t>& nibbles) {
   const int32_t words = shape.in / kPerWord;
-  std::vector<uint32_t> row(words);
+  std::vector<uint32_t> result(nibbles.size());
   for (int32_t o = 0; o < shape.out; ++o) {
-    uint32_t* stored = nibbles.data() + static_cast<int64_t>(o) * words;
-    std::copy_n(stored, words, row.begin());
-    std::fill_n(stored, words, 0);
+    const uint32_t* row = nibbles.data() + static_cast<int64_t>(o) * words;
+    uint32_t* out = result.data() + static_cast<int64_t>(o) * words;
     for (int32_t c = 0; c < shape.in; ++c) {
       const int32_t from = permutation[c];
       const uint32_t nibble = (row[from / kPerWord] >> (4 * (from % kPerWord))) & 15;
-      stored[c / kPerWord] |= nibble << (4 * (c % kPerWord));
+      out[c / kPerWord] |= nibble << (4 * (c % kPerWord));
     }
   }
+  return result;
 }
 
 absl::Status ApplyGroupIndex(const Checkpoint& checkpoint, const LinearScheme& scheme,
@@ -116,12 +121,14 @@ absl::Status ApplyGroupIndex(const Checkpoint& checkpoint, const LinearScheme& s
     const bool needed = scheme.uses_g_idx && scheme.format != PackFormat::kPackQuantized;
     return needed ? Bad(name, "is missing, but the config says desc_act") : absl::OkStatus();
   }
-  absl::StatusOr<std::vector<uint32_t>> g_idx = ReadWords(checkpoint, name, {shape.in});
+  absl::StatusOr<Stored<uint32_t>> g_idx = ReadWords(checkpoint, name, {shape.in});
   if (!g_idx.ok()) return g_idx.status();
   absl::StatusOr<std::vector<int32_t>> permutation = PermutationFrom(name, *g_idx, shape);
   if (!permutation.ok()) return permutation.status();
   weights.permutation = *std::move(permutation);
-  if (!weights.permutation.empty()) PermuteColumns(shape, weights.permutation, weights.nibbles);
+  if (weights.permutation.empty()) return absl::OkStatus();
+  if (absl::Status loaded = weights.nibbles.Load(); !loaded.ok()) return loaded;
+  weights.nibbles = WithPermutedColumns(shape, weights.permutation, weights.nibbles);
   return absl::OkStatus();
 }
 
@@ -134,8 +141,8 @@ absl::Status ReadPackedZeros(const Checkpoint& checkpoint, const std::string& na
   const int32_t groups = shape.groups();
   weights.zeros.resize(static_cast<size_t>(shape.out) * groups);
   if (*dtype == "I8") {
-    absl::StatusOr<std::vector<uint8_t>> bytes =
-        checkpoint.ReadBytes(name, "I8", {shape.out, groups});
+    absl::StatusOr<Stored<uint8_t>> bytes =
+        checkpoint.Read<uint8_t>(name, "I8", {shape.out, groups});
     if (!bytes.ok()) return bytes.status();
     for (size_t i = 0; i < weights.zeros.size(); ++i) {
       const int32_t zero = static_cast<int8_t>((*bytes)[i]);
@@ -144,7 +151,7 @@ absl::Status ReadPackedZeros(const Checkpoint& checkpoint, const std::string& na
     }
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<uint32_t>> words =
+  absl::StatusOr<Stored<uint32_t>> words =
       ReadWords(checkpoint, name, {(shape.out + kPerWord - 1) / kPerWord, groups});
   if (!words.ok()) return words.status();
   for (int32_t o = 0; o < shape.out; ++o) {
@@ -159,15 +166,17 @@ absl::Status ReadPackedZeros(const Checkpoint& checkpoint, const std::string& na
 absl::Status CheckStoredShape(const Checkpoint& checkpoint, const std::string& name,
                               const Shape& shape) {
   if (!checkpoint.Has(name)) return absl::OkStatus();
-  absl::StatusOr<std::vector<uint8_t>> bytes = checkpoint.ReadBytes(name, "I64|I32", {2});
-  if (!bytes.ok()) return bytes.status();
+  absl::StatusOr<std::string> dtype = checkpoint.DtypeOf(name);
+  if (!dtype.ok()) return dtype.status();
   int64_t stored[2];
-  if (bytes->size() == sizeof(stored)) {
-    std::memcpy(stored, bytes->data(), sizeof(stored));
+  if (*dtype == "I32") {
+    absl::StatusOr<Stored<int32_t>> narrow = checkpoint.Read<int32_t>(name, "I32", {2});
+    if (!narrow.ok()) return narrow.status();
+    std::copy(narrow->begin(), narrow->end(), stored);
   } else {
-    int32_t narrow[2];
-    std::memcpy(narrow, bytes->data(), sizeof(narrow));
-    std::copy(narrow, narrow + 2, stored);
+    absl::StatusOr<Stored<int64_t>> wide = checkpoint.Read<int64_t>(name, "I64|I32", {2});
+    if (!wide.ok()) return wide.status();
+    std::copy(wide->begin(), wide->end(), stored);
   }
   if (stored[0] == shape.out && stored[1] == shape.in) return absl::OkStatus();
   return Bad(name, absl::StrCat("says [", stored[0], ", ", stored[1], "], config.json says [",
@@ -182,17 +191,17 @@ absl::StatusOr<Int4Weights> ReadPackQuantized(const Checkpoint& checkpoint,
   if (!known.ok()) return known;
   absl::Status stored = CheckStoredShape(checkpoint, module + ".weight_shape", shape);
   if (!stored.ok()) return stored;
-  absl::StatusOr<std::vector<uint32_t>> nibbles =
-      ReadWords(checkpoint, module + ".weight_packed", {shape.out, shape.in / kPerWord});
+  absl::StatusOr<StoredBytes> nibbles =
+      checkpoint.Find(module + ".weight_packed", "I32", {shape.out, shape.in / kPerWord});
   if (!nibbles.ok()) return nibbles.status();
-  absl::StatusOr<Scales> scales =
+  absl::StatusOr<DenseMatrix> scales =
       ReadScales(checkpoint, module + ".weight_scale", {shape.out, shape.groups()});
   if (!scales.ok()) return scales.status();
   Int4Weights weights;
   weights.group_size = shape.group_size;
-  weights.nibbles = *std::move(nibbles);
-  weights.scales = std::move(scales->values);
+  weights.nibbles = Stored<uint32_t>(*std::move(nibbles));  // the file's layout is ours
   weights.product = scales->type;
+  weights.scales = *std::move(scales);
   const std::string zeros = module + ".weight_zero_point";
   if (!scheme.symmetric || checkpoint.Has(zeros)) {
     absl::Status read = ReadPackedZeros(checkpoint, zeros, shape, weights);
@@ -207,7 +216,7 @@ absl::StatusOr<Int4Weights> ReadPackQuantized(const Checkpoint& checkpoint,
 // GPTQ exporters write a bias of zeros for models that have none.
 absl::Status RefuseBias(const Checkpoint& checkpoint, const std::string& name, int32_t out) {
   if (!checkpoint.Has(name)) return absl::OkStatus();
-  absl::StatusOr<std::vector<uint8_t>> bytes = checkpoint.ReadBytes(name, "BF16|F16|F32", {out});
+  absl::StatusOr<Stored<uint8_t>> bytes = checkpoint.Read<uint8_t>(name, "BF16|F16|F32", {out});
   if (!bytes.ok()) return bytes.status();
   const bool zero = std::all_of(bytes->begin(), bytes->end(), [](uint8_t b) { return b == 0; });
   return zero ? absl::OkStatus() : Bad(name, "is not zero; biases are not served");
@@ -218,7 +227,7 @@ absl::Status RefuseBias(const Checkpoint& checkpoint, const std::string& name, i
 absl::Status ReadGptqZeros(const Checkpoint& checkpoint, PackFormat format, const std::string& name,
                            const Shape& shape, Int4Weights& weights) {
   const int32_t words_per_group = shape.out / kPerWord;
-  absl::StatusOr<std::vector<uint32_t>> words =
+  absl::StatusOr<Stored<uint32_t>> words =
       ReadWords(checkpoint, name, {shape.groups(), words_per_group});
   if (!words.ok()) return words.status();
   const uint32_t offset = format == PackFormat::kGptqV1 ? 0x11111111u : 0u;
@@ -234,29 +243,50 @@ absl::Status ReadGptqZeros(const Checkpoint& checkpoint, PackFormat format, cons
   return absl::OkStatus();
 }
 
-// [rows, cols] -> [cols, rows]
+// [rows, cols] -> [cols, rows]. In squares of a cache line's side: both sides are then read and
+// written a line at a time.
 template <typename T>
-std::vector<T> Transposed(const std::vector<T>& matrix, int32_t rows, int32_t cols) {
-  std::vector<T> result(matrix.size());
-  for (int32_t r = 0; r < rows; ++r) {
-    for (int32_t c = 0; c < cols; ++c) {
-      result[static_cast<size_t>(c) * rows + r] = matrix[static_cast<size_t>(r) * cols + c];
+std::vector<T> Transposed(const T* matrix, int32_t rows, int32_t cols) {
+  constexpr int32_t kSide = 64 / sizeof(T);
+  std::vector<T> result(static_cast<size_t>(rows) * cols);
+  for (int32_t r0 = 0; r0 < rows; r0 += kSide) {
+    for (int32_t c0 = 0; c0 < cols; c0 += kSide) {
+      for (int32_t r = r0; r < std::min(rows, r0 + kSide); ++r) {
+        for (int32_t c = c0; c < std::min(cols, c0 + kSide); ++c) {
+          result[static_cast<size_t>(c) * rows + r] = matrix[static_cast<size_t>(r) * cols + c];
+        }
+      }
     }
   }
   return result;
 }
 
-// Files hold float16 scales also where the model is bf16. GPTQModel and vLLM cast them to the
-// model's dtype when they load, so those are the weights that the file's maker measured. Returns
-// the type of the product.
-ElementType CastScales(const LinearScheme& scheme, ElementType stored, std::vector<float>& scales) {
-  const ElementType type = scheme.scale_type.value_or(stored);
-  if (type == stored) return type;
-  for (float& scale : scales) {
-    scale = type == ElementType::kBfloat16 ? FloatFromBfloat16(Bfloat16FromFloat(scale))
-                                           : RoundToFloat16(scale);
+DenseMatrix Transposed(const DenseMatrix& m) {
+  const uint8_t* bytes = m.bytes.data();
+  if (m.type == ElementType::kFloat32) {
+    const auto* floats = reinterpret_cast<const float*>(bytes);
+    return MatrixOf(m.cols, m.rows, Transposed(floats, m.rows, m.cols));
   }
-  return type;
+  const auto* halves = reinterpret_cast<const uint16_t*>(bytes);
+  DenseMatrix transposed = MatrixOf(m.cols, m.rows, Transposed(halves, m.rows, m.cols));
+  transposed.type = m.type;
+  return transposed;
+}
+
+// Files hold float16 scales also where the model is bf16. GPTQModel and vLLM cast them to the
+// model's dtype when they load, so those are the weights that the file's maker measured; the
+// product is of that type. What was cast to float16 is kept as floats of the same values.
+void CastScales(const LinearScheme& scheme, Int4Weights& weights) {
+  const ElementType stored = weights.scales.type;
+  weights.product = scheme.scale_type.value_or(stored);
+  if (weights.product == stored || weights.product == ElementType::kFloat32) return;
+  if (weights.product == ElementType::kBfloat16) {
+    weights.scales = AsBfloat16(weights.scales);
+    return;
+  }
+  std::vector<float> floats = FloatsOf(weights.scales);
+  for (float& scale : floats) scale = RoundToFloat16(scale);
+  weights.scales = MatrixOf(weights.scales.rows, weights.scales.cols, std::move(floats));
 }
 
 absl::StatusOr<Int4Weights> ReadGptq(const Checkpoint& checkpoint, const LinearScheme& scheme,
@@ -267,17 +297,17 @@ absl::StatusOr<Int4Weights> ReadGptq(const Checkpoint& checkpoint, const LinearS
   absl::Status no_bias = RefuseBias(checkpoint, module + ".bias", shape.out);
   if (!no_bias.ok()) return no_bias;
   const int32_t words = shape.in / kPerWord;
-  absl::StatusOr<std::vector<uint32_t>> qweight =
+  absl::StatusOr<Stored<uint32_t>> qweight =
       ReadWords(checkpoint, module + ".qweight", {words, shape.out});
   if (!qweight.ok()) return qweight.status();
-  absl::StatusOr<Scales> scales =
+  absl::StatusOr<DenseMatrix> scales =
       ReadScales(checkpoint, module + ".scales", {shape.groups(), shape.out});
   if (!scales.ok()) return scales.status();
   Int4Weights weights;
   weights.group_size = shape.group_size;
-  weights.nibbles = Transposed(*qweight, words, shape.out);
-  weights.scales = Transposed(scales->values, shape.groups(), shape.out);
-  weights.product = CastScales(scheme, scales->type, weights.scales);
+  weights.nibbles = Transposed(qweight->data(), words, shape.out);
+  weights.scales = Transposed(*scales);
+  CastScales(scheme, weights);
   absl::Status zeros = ReadGptqZeros(checkpoint, scheme.format, module + ".qzeros", shape, weights);
   if (!zeros.ok()) return zeros;
   absl::Status grouped = ApplyGroupIndex(checkpoint, scheme, module + ".g_idx", shape, weights);

@@ -3,8 +3,8 @@
 #include <absl/strings/str_cat.h>
 
 #include <cmath>
-#include <cstring>
 #include <utility>
+#include <vector>
 
 #include "worker/checkpoint/element.h"
 
@@ -39,18 +39,16 @@ uint64_t RandomWeights::SeedOf(const std::string& name) const {
 
 absl::StatusOr<DenseMatrix> RandomWeights::ReadDense(const std::string& name, int32_t rows,
                                                      int32_t cols) {
-  DenseMatrix matrix{ElementType::kBfloat16, rows, cols, {}};
-  matrix.bytes.resize(size_t{2} * rows * cols);
+  std::vector<uint16_t> elements(static_cast<size_t>(rows) * cols);
   const bool is_gain = rows == 1;
   // Uniform on +-a has variance a^2 / 3: a row of dot products keeps its input's variance.
   const float limit = std::sqrt(3.0f / static_cast<float>(cols));
   SplitMix random(SeedOf(name));
-  for (size_t i = 0; i < matrix.bytes.size(); i += 2) {
+  for (uint16_t& element : elements) {
     const float uniform = static_cast<float>(random.Next() >> 40) * 0x1p-23f - 1.0f;
-    const uint16_t bits = Bfloat16FromFloat(is_gain ? 1.0f + 0.1f * uniform : limit * uniform);
-    std::memcpy(matrix.bytes.data() + i, &bits, sizeof(bits));
+    element = Bfloat16FromFloat(is_gain ? 1.0f + 0.1f * uniform : limit * uniform);
   }
-  return matrix;
+  return MatrixOf(rows, cols, std::move(elements));
 }
 
 absl::StatusOr<LinearWeights> RandomWeights::ReadLinear(const std::string& module, int32_t out,
@@ -68,15 +66,17 @@ absl::StatusOr<LinearWeights> RandomWeights::ReadLinear(const std::string& modul
                                                    " do not tile ", in, " inputs in words of 8"));
   }
   SplitMix random(SeedOf(module));
-  weights.nibbles.resize(static_cast<size_t>(out) * in / 8);
-  for (uint32_t& word : weights.nibbles) word = static_cast<uint32_t>(random.Next());
+  std::vector<uint32_t> nibbles(static_cast<size_t>(out) * in / 8);
+  for (uint32_t& word : nibbles) word = static_cast<uint32_t>(random.Next());
+  weights.nibbles = std::move(nibbles);
   // A nibble minus 8 is uniform on -8..7: standard deviation 4.6.
   const float scale = 1.0f / (4.6f * std::sqrt(static_cast<float>(in)));
-  weights.scales.resize(static_cast<size_t>(out) * (in / weights.group_size));
-  for (float& value : weights.scales) {
+  std::vector<uint16_t> scales(static_cast<size_t>(out) * (in / weights.group_size));
+  for (uint16_t& value : scales) {
     const float spread = 0.75f + 0.5f * static_cast<float>(random.Next() >> 40) * 0x1p-24f;
-    value = FloatFromBfloat16(Bfloat16FromFloat(scale * spread));
+    value = Bfloat16FromFloat(scale * spread);
   }
+  weights.scales = MatrixOf(out, in / weights.group_size, std::move(scales));
   return LinearWeights{out, in, std::move(weights)};
 }
 

@@ -38,20 +38,6 @@ std::filesystem::path TrustedRoot(const std::filesystem::path& folder) {
   return is_cache ? entry : folder;
 }
 
-absl::Status ReadAt(int descriptor, const std::string& file, uint64_t offset,
-                    std::span<uint8_t> out) {
-  size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t got =
-        pread(descriptor, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return absl::UnavailableError(absl::StrCat(file, ": ", std::strerror(errno)));
-    if (got == 0) return Bad(file, "the file ends early: it was cut while being read");
-    done += static_cast<size_t>(got);
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& root,
@@ -63,31 +49,26 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& root,
   if (error) return absl::NotFoundError(absl::StrCat(name, ": ", error.message()));
   if (!LiesWithin(path, TrustedRoot(folder))) return Bad(name, "lies outside the model folder");
 
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (descriptor < 0) return absl::NotFoundError(absl::StrCat(name, ": ", std::strerror(errno)));
   SafetensorsFile file;
-  file.name_ = name;
-  file.descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (file.descriptor_ < 0) {
-    return absl::NotFoundError(absl::StrCat(name, ": ", std::strerror(errno)));
-  }
+  file.file_ = std::make_shared<const OpenFile>(name, descriptor);
   struct stat status{};
-  if (fstat(file.descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
+  if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
     return Bad(name, "is not a regular file");
   }
   const uint64_t file_bytes = static_cast<uint64_t>(status.st_size);
   uint64_t header_bytes = 0;
   if (file_bytes < sizeof(header_bytes)) return Bad(name, "is too short for a header");
-  uint8_t length[sizeof(header_bytes)];
-  if (absl::Status read = ReadAt(file.descriptor_, name, 0, length); !read.ok()) return read;
-  std::memcpy(&header_bytes, length, sizeof(length));
-  if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - sizeof(length)) {
+  const auto length = std::as_writable_bytes(std::span(&header_bytes, 1));
+  if (absl::Status read = file.file_->ReadAt(0, length); !read.ok()) return read;
+  if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - length.size()) {
     return Bad(name, absl::StrCat("header of ", header_bytes, " bytes in a file of ", file_bytes));
   }
   std::string header(header_bytes, '\0');
-  const std::span<uint8_t> into(reinterpret_cast<uint8_t*>(header.data()), header.size());
-  if (absl::Status read = ReadAt(file.descriptor_, name, sizeof(length), into); !read.ok()) {
-    return read;
-  }
-  file.data_start_ = sizeof(length) + header_bytes;
+  const auto into = std::as_writable_bytes(std::span(header));
+  if (absl::Status read = file.file_->ReadAt(length.size(), into); !read.ok()) return read;
+  file.data_start_ = length.size() + header_bytes;
   absl::StatusOr<TensorTable> table =
       ParseSafetensorsHeader(name, header, file_bytes - file.data_start_);
   if (!table.ok()) return table.status();
@@ -95,26 +76,12 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& root,
   return file;
 }
 
-SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept { *this = std::move(other); }
-
-SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&& other) noexcept {
-  std::swap(name_, other.name_);
-  std::swap(descriptor_, other.descriptor_);
-  std::swap(data_start_, other.data_start_);
-  std::swap(tensors_, other.tensors_);
-  return *this;
-}
-
-SafetensorsFile::~SafetensorsFile() {
-  if (descriptor_ >= 0) close(descriptor_);
-}
-
 absl::Status SafetensorsFile::Read(const TensorEntry& entry, uint64_t offset,
                                    std::span<uint8_t> out) const {
   if (offset > entry.bytes() || out.size() > entry.bytes() - offset) {
-    return absl::OutOfRangeError(absl::StrCat(name_, ": read past the end of a tensor"));
+    return absl::OutOfRangeError(absl::StrCat(name(), ": read past the end of a tensor"));
   }
-  return ReadAt(descriptor_, name_, data_start_ + entry.begin + offset, out);
+  return file_->ReadAt(data_start_ + entry.begin + offset, std::as_writable_bytes(out));
 }
 
 }  // namespace behemoth::worker

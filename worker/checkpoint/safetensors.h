@@ -15,10 +15,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "worker/checkpoint/stored.h"
 
 namespace behemoth::worker {
 
@@ -51,19 +54,19 @@ class SafetensorsFile {
   // `path` must be a regular file whose real path lies in `root`'s: a link out of the model folder
   // is refused.
   static absl::StatusOr<SafetensorsFile> Open(const std::string& root, const std::string& name);
-  SafetensorsFile(SafetensorsFile&& other) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&& other) noexcept;
-  ~SafetensorsFile();
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return file_->name(); }
   const TensorTable& tensors() const { return tensors_; }
   // Fills `out` from the tensor's bytes [offset, offset + out.size()), which must lie in it.
   absl::Status Read(const TensorEntry& entry, uint64_t offset, std::span<uint8_t> out) const;
+  // The tensor's bytes, left in the file; they outlive this.
+  StoredBytes BytesOf(const TensorEntry& entry) const {
+    return StoredBytes(file_, data_start_ + entry.begin, entry.bytes());
+  }
 
  private:
   SafetensorsFile() = default;
-  std::string name_;
-  int descriptor_ = -1;
+  std::shared_ptr<const OpenFile> file_;
   uint64_t data_start_ = 0;
   TensorTable tensors_;
 };

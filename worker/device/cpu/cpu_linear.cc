@@ -2,27 +2,19 @@
 
 #include <absl/strings/str_cat.h>
 
-#include <cstring>
 #include <utility>
 
-#include "worker/checkpoint/element.h"
 #include "worker/device/cpu/vector_loops.h"
 
 namespace behemoth::worker::cpu {
 
 DenseMatrix WithoutFloat16(DenseMatrix matrix) {
   if (matrix.type != ElementType::kFloat16) return matrix;
-  const int64_t count = int64_t{matrix.rows} * matrix.cols;
-  std::vector<uint8_t> wide(static_cast<size_t>(count) * sizeof(float));
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = ElementAt(ElementType::kFloat16, matrix.bytes.data(), i);
-    std::memcpy(wide.data() + i * sizeof(float), &value, sizeof(value));
-  }
-  return {ElementType::kFloat32, matrix.rows, matrix.cols, std::move(wide)};
+  return MatrixOf(matrix.rows, matrix.cols, FloatsOf(matrix));
 }
 
 const float* DenseRow(const DenseMatrix& matrix, int64_t row, float* scratch) {
-  // A vector's memory is aligned for any type of ours.
+  // What is in memory is aligned for any type of ours.
   if (matrix.type == ElementType::kFloat32) {
     return reinterpret_cast<const float*>(matrix.bytes.data()) + row * matrix.cols;
   }
@@ -39,10 +31,15 @@ absl::StatusOr<CpuLinear> CpuLinear::Make(std::vector<LinearWeights> parts) {
           absl::StrCat("parts of ", linear.in_, " and ", weights.in, " inputs cannot be stacked"));
     }
     linear.in_ = weights.in;
+    if (absl::Status loaded = Load(weights); !loaded.ok()) return loaded;
     if (auto* dense = std::get_if<DenseMatrix>(&weights.values)) {
       *dense = WithoutFloat16(std::move(*dense));
     }
     Part part;
+    if (auto* int4 = std::get_if<Int4Weights>(&weights.values)) {
+      part.scales = FloatsOf(int4->scales);
+      int4->scales = {};
+    }
     part.out = weights.out;
     part.first_out = linear.out_;
     part.weights = std::move(weights);
@@ -67,7 +64,7 @@ const float* CpuLinear::RowAsFloats(const Part& part, int32_t o, int32_t in, flo
   const auto& int4 = std::get<Int4Weights>(part.weights.values);
   const int64_t groups = in / int4.group_size;
   Dequantize({.words = int4.nibbles.data() + int64_t{o} * (in / 8),
-              .scales = int4.scales.data() + o * groups,
+              .scales = part.scales.data() + o * groups,
               .zeros = int4.zeros.empty() ? nullptr : int4.zeros.data() + o * groups,
               .cols = in,
               .group_size = int4.group_size,

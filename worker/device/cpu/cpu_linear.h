@@ -35,6 +35,7 @@ class CpuLinear {
  private:
   struct Part {
     LinearWeights weights;
+    std::vector<float> scales;           // of int4 weights
     const DenseMatrix* table = nullptr;  // instead of `weights`
     int32_t out = 0;
     int32_t first_out = 0;
