@@ -5,9 +5,10 @@
 // Whoever wants to look at it calls Load() first; who only moves it on uses CopyTo().
 //
 // Why ranges and not a mapping. A mapped file that is cut, or whose disk fails, is a SIGBUS in
-// whatever thread touches it; a read is a status that names the file. A mapping must be faulted in
-// page by page and then copied into pinned memory, a read is that copy alone. And a cold file is
-// read in the size of the request, not of the fault.
+// whatever thread touches it, as long as it is mapped; a read is a status that names the file. And
+// a mapping is no faster when it is read once: its page faults cost what the system call's copy
+// does (tests/bench/worker/upload_bench has the rows), and a cold file is read in pieces of the
+// fault's size, not of the request's.
 //
 // A value type: copies share what they hold, which nobody changes. Thread-compatible; any number of
 // threads may call the const members.

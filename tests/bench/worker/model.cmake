@@ -14,3 +14,8 @@ target_link_libraries(make_checkpoint PRIVATE Threads::Threads)
 if(NOT BEHEMOTH_SANITIZE)
   target_link_options(make_checkpoint PRIVATE -static)
 endif()
+
+add_executable(upload_bench ${CMAKE_CURRENT_LIST_DIR}/upload_bench.cc)
+target_include_directories(upload_bench PRIVATE ${CMAKE_SOURCE_DIR})
+target_compile_options(upload_bench PRIVATE ${BEHEMOTH_WARNINGS})
+target_link_libraries(upload_bench PRIVATE behemoth_worker_model)
