@@ -5,47 +5,14 @@
 
 #include <cstdint>
 
-namespace behemoth::kernels::ptx {
+#include "kernels/common/warpgroup.cuh"
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#define BEHEMOTH_WGMMA 1
-#endif
+namespace behemoth::kernels::ptx {
 
 template <int kTokens>
 __device__ inline uint64_t TokenDescriptor(uint32_t shared) {
   constexpr uint64_t kAlongK = kTokens * 16 / 16, kAlongTokens = 128 / 16;
   return uint64_t{(shared & 0x3ffffu) >> 4} | kAlongK << 16 | kAlongTokens << 32;
-}
-
-__device__ inline void WgmmaFence() {
-#ifdef BEHEMOTH_WGMMA
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#endif
-}
-__device__ inline void WgmmaCommit() {
-#ifdef BEHEMOTH_WGMMA
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-#endif
-}
-template <int kPending>
-__device__ inline void WgmmaWait() {
-#ifdef BEHEMOTH_WGMMA
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-#endif
-}
-
-// Moves registers between the warpgroups of a block; every warp of the warpgroup executes it.
-template <int kRegisters>
-__device__ inline void RaiseRegisters() {
-#ifdef BEHEMOTH_WGMMA
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-#endif
-}
-template <int kRegisters>
-__device__ inline void LowerRegisters() {
-#ifdef BEHEMOTH_WGMMA
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-#endif
 }
 
 #define BEHEMOTH_ACC4(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
