@@ -123,16 +123,20 @@ int Main() {
     Decode(s, type, {128}, "1 x 128");
     Decode(s, type, {1024}, "1 x 1k");
     Decode(s, type, {2048}, "1 x 2k");
+    Decode(s, type, {4096}, "1 x 4k");
     Decode(s, type, {8192}, "1 x 8k");
     Decode(s, type, {32768}, "1 x 32k");
     Decode(s, type, {131072}, "1 x 128k");
     Decode(s, type, std::vector<int32_t>(8, 1024), "8 x 1k");
+    Decode(s, type, std::vector<int32_t>(16, 1024), "16 x 1k");
     Decode(s, type, std::vector<int32_t>(8, 8192), "8 x 8k");
     Decode(s, type, std::vector<int32_t>(16, 4096), "16 x 4k");
     Decode(s, type, std::vector<int32_t>(64, 1024), "64 x 1k");
     Decode(s, type, {30000, 100, 2000, 777, 5000, 12000, 64, 900}, "skewed 8");
     Prefill(s, type, {8192}, {8192}, "8k");
     Prefill(s, type, {2048}, {2048}, "2k");
+    Prefill(s, type, {1024}, {1024}, "1k");
+    Prefill(s, type, {100}, {8092}, "100 behind 8k");
     Prefill(s, type, {2048}, {32768}, "2k behind 30k");
     Prefill(s, type, {512, 37, 128, 300}, {512, 5000, 128, 1300}, "ragged 4");
   }

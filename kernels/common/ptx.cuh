@@ -175,14 +175,22 @@ __device__ inline uint32_t AddAcquireRelease(uint32_t* counter) {
                : "memory");
   return old;
 }
+// Adds 1; everything this thread has seen or written happens before it.
+__device__ inline void AddRelease(uint32_t* counter) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
 __device__ inline uint32_t LoadAcquire(const uint32_t* counter) {
   uint32_t value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
   return value;
 }
-// A barrier among `threads` threads of the block; id 0 is __syncthreads' own.
+// A barrier among `threads` threads of the block; id 0 is __syncthreads' own. Those who arrive do
+// not wait.
 __device__ inline void NamedBarrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ inline void NamedBarrierArrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 }  // namespace behemoth::kernels::ptx

@@ -7,15 +7,21 @@
 //   scores   each warp owns 16 tokens of every tile; S = Q K^T stays in registers for the pass;
 //   softmax  one maximum for the pass over all warps, P to shared memory as bf16;
 //   values   each warp owns a quarter of the head's columns and adds P V over the pass's tokens.
-// So a pass has two barriers among the warps, and no output is ever reduced between them. Several
-// chunks a row: each leaves (O, m, l) in the workspace; the last to arrive folds them in chunk
-// order.
+// So a pass has two barriers among the warps, and no output is ever reduced between them.
+//
+// Several chunks a row: each leaves (O, m, l) in the workspace and counts itself. Once a block is
+// through with its items, its consumer warps fold finished rows in chunk order, one warp a query
+// head. (A fold by whoever arrives last stood in the stream: 7 us for 16 chunks, and a block that
+// folded was late, so it arrived last and folded again.) Waiting for other blocks' chunks is safe:
+// the grid fits on the device, and nothing in it starts after a wait.
 #include <algorithm>
 
 #include "kernels/common/launch.cuh"
 #include "kernels/common/ptx.cuh"
+#include "kernels/paged_attention/decode_fold.cuh"
+#include "kernels/paged_attention/decode_items.cuh"
 #include "kernels/paged_attention/device_math.cuh"
-#include "kernels/paged_attention/paged_attention.h"
+#include "kernels/paged_attention/output.cuh"
 #include "kernels/paged_attention/tile_pipe.cuh"
 
 namespace behemoth::kernels {
@@ -29,77 +35,7 @@ constexpr int kPassTiles = 4;
 constexpr int kPassTokens = kPassTiles * kTokensPerBlock;
 constexpr int kProbabilityStride = kPassTokens + 8;  // rows 16 bytes apart in the banks
 constexpr float kLog2E = 1.44269504088896f;
-constexpr int kMaxChunks = 64;
 static_assert(kMinChunkTokens % kPassTokens == 0);
-static_assert(2 * kMaxChunks * kHeadsPerTile * 4 <= kHeadsPerTile * kProbabilityStride * 2);
-
-struct DecodeParams {
-  PagedAttentionArgs args;
-  DecodeAttentionConfig config;
-  int head_tiles;  // per KV head
-  int units;       // kv_heads * head_tiles
-  int slot_heads;  // heads a partial has room for
-};
-
-// One chunk of one KV head (and one tile of its query heads) of one row.
-struct Item {
-  int row, chunk, chunks, kv_head, head_tile;
-  int begin, end, kv_len;  // tokens [begin, end) of kv_len
-};
-
-// Walks the flattened list of items, ordered by (row, chunk, unit), in ascending steps. The list
-// exists only as the prefix sums of 32 rows at a time in a warp's registers.
-class WorkCursor {
- public:
-  __device__ explicit WorkCursor(const DecodeParams& params) : p_(params) { LoadRows(); }
-
-  // All lanes of the warp. False: no item `index` (or later) exists.
-  __device__ bool Find(int index, Item* item) {
-    int group_items = __shfl_sync(~0u, inclusive_, 31);
-    while (index - base_ >= group_items) {
-      base_ += group_items;
-      first_row_ += 32;
-      if (first_row_ >= p_.args.rows) return false;
-      LoadRows();
-      group_items = __shfl_sync(~0u, inclusive_, 31);
-    }
-    const int at = index - base_;
-    const int lane = __ffs(__ballot_sync(~0u, inclusive_ > at)) - 1;
-    const int inclusive = __shfl_sync(~0u, inclusive_, lane);
-    item->kv_len = __shfl_sync(~0u, kv_len_, lane);
-    item->chunks = __shfl_sync(~0u, chunks_, lane);
-    const int local = at - (inclusive - item->chunks * p_.units);
-    item->row = first_row_ + lane;
-    item->chunk = local / p_.units;
-    const int unit = local % p_.units;
-    item->kv_head = unit / p_.head_tiles;
-    item->head_tile = unit % p_.head_tiles;
-    const int chunk_tokens = DecodeChunkTokens(item->kv_len, p_.config.chunks_per_row);
-    item->begin = item->chunk * chunk_tokens;
-    item->end = min(item->kv_len, item->begin + chunk_tokens);
-    return true;
-  }
-
- private:
-  __device__ void LoadRows() {
-    const int row = first_row_ + static_cast<int>(threadIdx.x & 31);
-    kv_len_ = 0;
-    if (row < p_.args.rows) {
-      kv_len_ = min(max(p_.args.kv_len[row], 0), p_.args.block_table_stride * kTokensPerBlock);
-    }
-    const int chunk_tokens = DecodeChunkTokens(kv_len_, p_.config.chunks_per_row);
-    chunks_ = (kv_len_ + chunk_tokens - 1) / chunk_tokens;
-    inclusive_ = chunks_ * p_.units;
-    for (int distance = 1; distance < 32; distance *= 2) {
-      const int below = __shfl_up_sync(~0u, inclusive_, distance);
-      if (static_cast<int>(threadIdx.x & 31) >= distance) inclusive_ += below;
-    }
-  }
-
-  const DecodeParams& p_;
-  int first_row_ = 0, base_ = 0;     // this group of 32 rows; items before it
-  int kv_len_, chunks_, inclusive_;  // of this lane's row
-};
 
 // ---- Producer
 // ------------------------------------------------------------------------------------
@@ -113,7 +49,7 @@ __device__ void Produce(const DecodeParams& p, TilePipe pipe) {
   bool waited = !args.history_is_settled;
   if (waited) ptx::WaitForPredecessor();
   WorkCursor cursor(p);
-  Item item;
+  DecodeItem item;
   for (int index = blockIdx.x; cursor.Find(index, &item); index += gridDim.x) {
     const int32_t* table =
         args.block_table + static_cast<size_t>(item.row) * args.block_table_stride;
@@ -149,8 +85,6 @@ struct Exchange {                   // shared memory among the consumer warps
   uint32_t probabilities;           // [16][kProbabilityStride] bf16
   float (*row_max)[kHeadsPerTile];  // [4][16]
   float (*row_sum)[kHeadsPerTile];  // [4][16]
-  int* is_last;
-  float* weights;  // the probabilities' bytes, between items: [2][kMaxChunks][16]
 };
 
 // One consumer warp's registers. g = lane / 4 and g + 8 are its heads, t = lane % 4 its column
@@ -356,98 +290,10 @@ struct Consumer {
   }
 };
 
-__device__ void StoreOutput(const PagedAttentionArgs& args, int row, int column, float a, float b) {
-  const uint32_t pair = PackBf16(a, b);
-  const int width = args.shape.q_heads * args.shape.kv.head_dim;
-  if (args.out != nullptr) {
-    *reinterpret_cast<uint32_t*>(args.out + static_cast<size_t>(row) * width + column) = pair;
-  }
-  if (args.out_packed != nullptr) {
-    const size_t at = (static_cast<size_t>(column / 8) * args.packed_rows + row) * 8 + column % 8;
-    *reinterpret_cast<uint32_t*>(args.out_packed + at) = pair;
-  }
-}
-
-// Floats of a chunk's partial: O [slot_heads][head_dim], then m and l [slot_heads] each; whole
-// 16-byte pieces, so that every slot can be read as float4.
-__device__ size_t PartialFloats(const DecodeParams& p) {
-  const size_t floats = static_cast<size_t>(p.slot_heads) * (p.args.shape.kv.head_dim + 2);
-  return (floats + 3) / 4 * 4;
-}
-
-__device__ float* PartialOf(const DecodeParams& p, int row, int unit, int chunk) {
-  const size_t counters = (static_cast<size_t>(p.args.rows) * p.units * 4 + 255) / 256 * 256;
-  const size_t slot = (static_cast<size_t>(row) * p.units + unit) * p.config.chunks_per_row + chunk;
-  float* partials = reinterpret_cast<float*>(static_cast<char*>(p.args.workspace) + counters);
-  return partials + slot * PartialFloats(p);
-}
-
-// Folds all chunks of (row, unit) in chunk order. The weights are made once, side by side, in the
-// probabilities' shared memory; then every thread's loads are independent and many are in flight:
-// the fold stands at the end of a row, where nothing hides its latency.
-template <int kHeadDim>
-__device__ void Combine(const DecodeParams& p, const Item& item, const Exchange& x, int first_head,
-                        int head_count, float v_scale) {
-  constexpr int kPieces = kHeadsPerTile * kHeadDim / 4 / kConsumerThreads;  // of 4 columns a thread
-  constexpr int kChunksInFlight = 4;
-  const int unit = item.kv_head * p.head_tiles + item.head_tile;
-  const float* partial = PartialOf(p, item.row, unit, 0);
-  const size_t stride = PartialFloats(p);
-  const float* statistics = partial + p.slot_heads * kHeadDim;
-  float* weights = x.weights;
-  for (int i = threadIdx.x; i < item.chunks * kHeadsPerTile; i += kConsumerThreads) {
-    const int head = i % kHeadsPerTile;
-    const float* of_chunk = statistics + i / kHeadsPerTile * stride;
-    const bool exists = head < head_count;
-    weights[i] = exists ? __ldcg(of_chunk + head) : -INFINITY;
-    weights[i + kMaxChunks * kHeadsPerTile] =
-        exists ? __ldcg(of_chunk + p.slot_heads + head) : 0.0f;
-  }
-  ptx::NamedBarrier(kConsumerBarrier, kConsumerThreads);
-  if (threadIdx.x < kHeadsPerTile) {
-    float* m = weights + threadIdx.x;
-    float top = -INFINITY, sum = 0.0f;
-    for (int c = 0; c < item.chunks; ++c) top = fmaxf(top, m[c * kHeadsPerTile]);
-    for (int c = 0; c < item.chunks; ++c) {
-      const float weight = Exp2(m[c * kHeadsPerTile] - top);
-      sum = fmaf(weight, m[(kMaxChunks + c) * kHeadsPerTile], sum);
-      m[c * kHeadsPerTile] = weight;
-    }
-    x.row_sum[0][threadIdx.x] = v_scale / sum;
-  }
-  ptx::NamedBarrier(kConsumerBarrier, kConsumerThreads);
-  float o[kPieces][4] = {};
-  const int piece = threadIdx.x * 4;
-#pragma unroll kChunksInFlight
-  for (int c = 0; c < item.chunks; ++c) {
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      const int at = piece + i * kConsumerThreads * 4;
-      if (at >= head_count * kHeadDim) continue;
-      const float weight = weights[c * kHeadsPerTile + at / kHeadDim];
-      const float4 value = __ldcg(reinterpret_cast<const float4*>(partial + c * stride + at));
-      o[i][0] = fmaf(weight, value.x, o[i][0]);
-      o[i][1] = fmaf(weight, value.y, o[i][1]);
-      o[i][2] = fmaf(weight, value.z, o[i][2]);
-      o[i][3] = fmaf(weight, value.w, o[i][3]);
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kPieces; ++i) {
-    const int at = piece + i * kConsumerThreads * 4;
-    if (at >= head_count * kHeadDim) continue;
-    const float factor = x.row_sum[0][at / kHeadDim];
-    const int column = first_head * kHeadDim + at;
-    StoreOutput(p.args, item.row, column, o[i][0] * factor, o[i][1] * factor);
-    StoreOutput(p.args, item.row, column + 2, o[i][2] * factor, o[i][3] * factor);
-  }
-  ptx::NamedBarrier(kConsumerBarrier, kConsumerThreads);  // the next item writes what this one read
-}
-
 // Writes the item's result: to the output when the row has one chunk, else to its partial slot.
 template <int kHeadDim, KvType kType>
-__device__ void Finish(const DecodeParams& p, const Item& item, const Exchange& x, float scale_log2,
-                       Consumer<kHeadDim, kType>* c) {
+__device__ void Finish(const DecodeParams& p, const DecodeItem& item, const Exchange& x,
+                       float scale_log2, Consumer<kHeadDim, kType>* c) {
   const PagedAttentionArgs& args = p.args;
   const int group = args.shape.group();
   const int first_head = item.kv_head * group + item.head_tile * kHeadsPerTile;
@@ -469,12 +315,13 @@ __device__ void Finish(const DecodeParams& p, const Item& item, const Exchange& 
   if (item.chunks == 1) {
     c->ForEachOutput(head_count, [&](int h, int head, int column, float a, float b) {
       const float factor = v_scale / sum[h];
-      StoreOutput(args, item.row, (first_head + head) * kHeadDim + column, a * factor, b * factor);
+      StorePair(args, item.row, (first_head + head) * kHeadDim + column,
+                PackBf16(a * factor, b * factor));
     });
     return;
   }
-  const int unit = item.kv_head * p.head_tiles + item.head_tile;
-  float* partial = PartialOf(p, item.row, unit, item.chunk);
+  const DecodeSlot slot(p, item.row, item.kv_head * p.head_tiles + item.head_tile);
+  float* partial = slot.partials + item.chunk * slot.stride;
   c->ForEachOutput(head_count, [&](int, int head, int column, float a, float b) {
     *reinterpret_cast<float2*>(partial + head * kHeadDim + column) = make_float2(a, b);
   });
@@ -488,24 +335,18 @@ __device__ void Finish(const DecodeParams& p, const Item& item, const Exchange& 
     }
   }
   ptx::NamedBarrier(kConsumerBarrier, kConsumerThreads);
-  if (threadIdx.x == 0) {
-    uint32_t* counter = static_cast<uint32_t*>(args.workspace) + item.row * p.units + unit;
-    const bool is_last = ptx::AddAcquireRelease(counter) + 1 == static_cast<uint32_t>(item.chunks);
-    if (is_last) *counter = 0;  // as the next launch wants to find it
-    *x.is_last = is_last;
-  }
-  ptx::NamedBarrier(kConsumerBarrier, kConsumerThreads);
-  if (*x.is_last) Combine<kHeadDim>(p, item, x, first_head, head_count, v_scale);
+  if (threadIdx.x == 0) ptx::AddRelease(slot.arrived);
 }
 
 template <int kHeadDim, KvType kType>
 __device__ void Consume(const DecodeParams& p, TilePipe pipe, const Exchange& x) {
   const PagedAttentionArgs& args = p.args;
   const int group = args.shape.group();
-  ptx::WaitForPredecessor();
+  if (!args.history_is_settled) ptx::WaitForPredecessor();
   WorkCursor cursor(p);
+  if (args.history_is_settled) ptx::WaitForPredecessor();
   Consumer<kHeadDim, kType> c;
-  Item item;
+  DecodeItem item;
   for (int index = blockIdx.x; cursor.Find(index, &item); index += gridDim.x) {
     const int first_head = item.kv_head * group + item.head_tile * kHeadsPerTile;
     const float k_scale = args.k_scale == nullptr ? 1.0f : args.k_scale[item.kv_head];
@@ -545,17 +386,15 @@ __global__ __launch_bounds__(kThreads,
   constexpr KvShape kTile = {1, kHeadDim, kType};
   char* behind_tiles = shared + params.config.stages * KvTileBytes(kTile);
   float* statistics = reinterpret_cast<float*>(behind_tiles + 16 * kProbabilityStride * 2);
-  int* flag = reinterpret_cast<int*>(statistics + 2 * kConsumerWarps * kHeadsPerTile);
   const Exchange exchange = {
       .probabilities = ptx::SharedAddress(behind_tiles),
       .row_max = reinterpret_cast<float(*)[kHeadsPerTile]>(statistics),
-      .row_sum = reinterpret_cast<float(*)[kHeadsPerTile]>(statistics + 4 * kHeadsPerTile),
-      .is_last = flag,
-      .weights = reinterpret_cast<float*>(behind_tiles)};
-  const TilePipe pipe = {.tiles = ptx::SharedAddress(shared),
-                         .barriers = ptx::SharedAddress(flag + 4),
-                         .tile_bytes = KvTileBytes(kTile),
-                         .stages = static_cast<uint32_t>(params.config.stages)};
+      .row_sum = reinterpret_cast<float(*)[kHeadsPerTile]>(statistics + 4 * kHeadsPerTile)};
+  const TilePipe pipe = {
+      .tiles = ptx::SharedAddress(shared),
+      .barriers = ptx::SharedAddress(statistics + 2 * kConsumerWarps * kHeadsPerTile),
+      .tile_bytes = KvTileBytes(kTile),
+      .stages = static_cast<uint32_t>(params.config.stages)};
   ptx::AllowSuccessor();
   if (threadIdx.x == 0) pipe.Init(kConsumerWarps);
   __syncthreads();
@@ -563,6 +402,7 @@ __global__ __launch_bounds__(kThreads,
     Produce(params, pipe);
   } else {
     Consume<kHeadDim, kType>(params, pipe, exchange);
+    FoldRows<kHeadDim, kConsumerWarps>(params);
   }
 }
 
@@ -574,7 +414,9 @@ KernelError LaunchDecodeAttention(const DecodeAttentionConfig& config,
   if (!error.ok()) return error;
   if (args.q_start != nullptr) return {kInvalidArgument, "decode attention: q_start must be null"};
   if (args.workspace == nullptr) return {kInvalidArgument, "decode attention: workspace"};
-  if (config.blocks <= 0) return {kInvalidArgument, "decode attention: config"};
+  if (config.blocks <= 0 || config.chunks_per_row > kMaxChunks) {
+    return {kInvalidArgument, "decode attention: config"};
+  }
   if (args.rows == 0) return {};
   const int head_tiles = (args.shape.group() + kHeadsPerTile - 1) / kHeadsPerTile;
   const DecodeParams params = {.args = args,

@@ -54,7 +54,9 @@ struct PagedAttentionArgs {
   int tokens = 0;  // prefill: an upper bound of q_start[rows]; it sizes the grid
   float softmax_scale = 0.0f;
   // At least one output. `out` [tokens, q_heads * head_dim]; `out_packed` is the GEMM's activation
-  // layout [q_heads * head_dim / 8][packed_rows][8], see kernels/w4a16_gemm/README.md.
+  // layout [q_heads * head_dim / 8][packed_rows][8], see kernels/w4a16_gemm/README.md. Query tokens
+  // that begin at row n of a longer step: pass q and out at their n-th row and out_packed + 8 * n,
+  // with the whole step's packed_rows.
   bf16* out = nullptr;
   bf16* out_packed = nullptr;
   int packed_rows = 0;
@@ -62,8 +64,8 @@ struct PagedAttentionArgs {
   // written before this chain of overlapping kernels began (by earlier steps, say). Decode then
   // loads old keys before the predecessor has ended.
   bool history_is_settled = false;
-  void* workspace =
-      nullptr;  // decode: DecodeWorkspaceBytes(), zeroed once; the kernel leaves it so
+  // Decode: DecodeWorkspaceBytes() for at least `rows`, zeroed once; the kernel leaves it so.
+  void* workspace = nullptr;
 };
 
 // Decode. The KV of a row is cut into chunks of 256 * 2^n tokens, the smallest that give at most
@@ -79,11 +81,13 @@ struct DecodeAttentionConfig {
 
 struct PrefillAttentionConfig {
   int shared_bytes = 0;
+  int blocks = 0;  // > 0: the wgmma kernel and its grid; 0: the kernel for every device
 
   bool operator==(const PrefillAttentionConfig&) const = default;
 };
 
 inline constexpr int kMinChunkTokens = 256;
+inline constexpr int kDecodeCounterBytes = 16;  // before the partial sums of a (row, head tile)
 inline constexpr int kHeadsPerTile = 16;  // query heads of one KV head that share an MMA's rows
 
 // Pure: depend on their arguments alone. A config with blocks == 0 or shared_bytes == 0 means that
@@ -93,7 +97,8 @@ DecodeAttentionConfig SelectDecodeAttention(const AttentionShape& shape,
                                             const DeviceLimits& limits);
 PrefillAttentionConfig SelectPrefillAttention(const AttentionShape& shape,
                                               const DeviceLimits& limits);
-// Bytes of the counters and partial sums of up to `rows` rows.
+// Bytes of the counters and partial sums of up to `rows` rows: launches with fewer rows may share
+// it.
 size_t DecodeWorkspaceBytes(const AttentionShape& shape, const DecodeAttentionConfig& config,
                             int rows);
 

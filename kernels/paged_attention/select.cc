@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/paged_attention/paged_attention.h"
+#include "kernels/paged_attention/prefill_kernels.h"
 
 namespace behemoth::kernels {
 namespace {
@@ -14,14 +15,14 @@ bool IsSupported(const AttentionShape& shape) {
 }
 
 // Shared memory of decode beside the ring: the probabilities of 256 tokens, [16][256 + 8] bf16; row
-// maxima and sums of four warps; a flag; two barriers of 8 bytes a stage for up to 12 stages.
-constexpr int kDecodeFixedBytes = 16 * (256 + 8) * 2 + 2 * 4 * 16 * 4 + 16 + 2 * 12 * 8;
+// maxima and sums of four warps; two barriers of 8 bytes a stage for up to 12 stages.
+constexpr int kDecodeFixedBytes = 16 * (256 + 8) * 2 + 2 * 4 * 16 * 4 + 2 * 12 * 8;
 constexpr int kMaxStages = 12;
 constexpr int kReservedBytesPerBlock = 1024;  // what the hardware takes of each resident block
 
 }  // namespace
 
-// Two blocks an SM: one block's softmax and combine hide behind the other's stream. Bytes in flight
+// Two blocks an SM: one block's softmax hides behind the other's stream. Bytes in flight
 // that the memory needs: 3 TB/s * 1 us / 132 SMs = 23 KB an SM; the ring holds several times that.
 DecodeAttentionConfig SelectDecodeAttention(const AttentionShape& shape,
                                             const DeviceLimits& limits) {
@@ -34,22 +35,22 @@ DecodeAttentionConfig SelectDecodeAttention(const AttentionShape& shape,
   const int stages = std::min(kMaxStages, (per_block - kDecodeFixedBytes) / tile_bytes);
   if (stages < 2) return {};
   const int units = shape.kv.kv_heads * CeilDivide(shape.group(), kHeadsPerTile);
-  return {.chunks_per_row = std::clamp(128 / units, 16, 64),
+  // A long row alone should give each of the 2 * 132 blocks of a large device a chunk; shorter
+  // chunks cost a batch more folding (8 rows of 8k: 2 % more time for 32 chunks than for 16).
+  return {.chunks_per_row = std::clamp(256 / units, 16, 64),
           .stages = stages,
           .blocks = kBlocksPerSm * limits.sm_count,
           .shared_bytes = stages * tile_bytes + kDecodeFixedBytes};
 }
 
-// 128 packed query rows, two stages of K and V in bf16, four barriers a stage; fp8 tiles are
-// converted from their own two stages into one bf16 pair.
 PrefillAttentionConfig SelectPrefillAttention(const AttentionShape& shape,
                                               const DeviceLimits& limits) {
   if (!IsSupported(shape)) return {};
-  const int q_bytes = 128 * shape.kv.head_dim * 2;
-  const int pair_bytes = 2 * kTokensPerBlock * shape.kv.head_dim * 2;
-  const int shared_bytes = q_bytes + 2 * pair_bytes + 128;
-  if (shared_bytes > limits.shared_bytes_per_block) return {};
-  return {.shared_bytes = shared_bytes};
+  if (limits.has_wgmma() && PrefillWgmmaBytes(shape.kv) <= limits.shared_bytes_per_block) {
+    return {.shared_bytes = PrefillWgmmaBytes(shape.kv), .blocks = limits.sm_count};
+  }
+  if (PrefillMmaBytes(shape.kv) > limits.shared_bytes_per_block) return {};
+  return {.shared_bytes = PrefillMmaBytes(shape.kv)};
 }
 
 size_t DecodeWorkspaceBytes(const AttentionShape& shape, const DecodeAttentionConfig& config,
@@ -57,11 +58,10 @@ size_t DecodeWorkspaceBytes(const AttentionShape& shape, const DecodeAttentionCo
   const size_t units = static_cast<size_t>(shape.kv.kv_heads) *
                        static_cast<size_t>(CeilDivide(shape.group(), kHeadsPerTile));
   const size_t heads = static_cast<size_t>(std::min(shape.group(), kHeadsPerTile));
-  const size_t counters = (static_cast<size_t>(rows) * units * sizeof(uint32_t) + 255) / 256 * 256;
   const size_t floats = heads * static_cast<size_t>(shape.kv.head_dim + 2);
   const size_t partial = (floats + 3) / 4 * 4 * sizeof(float);  // whole 16-byte pieces
-  return counters +
-         static_cast<size_t>(rows) * units * static_cast<size_t>(config.chunks_per_row) * partial;
+  return static_cast<size_t>(rows) * units *
+         (kDecodeCounterBytes + static_cast<size_t>(config.chunks_per_row) * partial);
 }
 
 KernelError CheckAttentionArgs(const PagedAttentionArgs& args) {

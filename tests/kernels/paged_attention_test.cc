@@ -52,8 +52,7 @@ class AttentionProblem {
         FillToken(block, token % kTokensPerBlock);
       }
     }
-    const size_t width = static_cast<size_t>(shape_.q_heads * shape_.kv.head_dim);
-    q = values_.Bf16(static_cast<size_t>(tokens()) * width);
+    q = values_.Bf16(static_cast<size_t>(tokens()) * width());
     for (int head = 0; head < shape_.kv.kv_heads; ++head) {
       k_scale.push_back(0.5f + 0.25f * static_cast<float>(head));
       v_scale.push_back(1.0f - 0.25f * static_cast<float>(head % 2));
@@ -61,6 +60,7 @@ class AttentionProblem {
   }
 
   int tokens() const { return q_start.back(); }
+  size_t width() const { return static_cast<size_t>(shape_.q_heads * shape_.kv.head_dim); }
   const AttentionShape& shape() const { return shape_; }
 
   PagedAttentionArgs HostArgs(bool is_prefill) {
@@ -83,13 +83,16 @@ class AttentionProblem {
     return out;
   }
 
-  // `packed`: the result comes through the GEMM's activation layout and is unpacked here.
-  std::vector<bf16> Run(bool is_prefill, bool overlap = false, bool packed = false) {
+  // `packed`: the result comes through the GEMM's activation layout, in which it begins at row
+  // `first_row`, and is unpacked here.
+  std::vector<bf16> Run(bool is_prefill, bool overlap = false, bool packed = false,
+                        int first_row = 0) {
     const DeviceArray<bf16> d_q(q);
     const DeviceArray<uint8_t> d_pool(pool);
     const DeviceArray<int32_t> d_table(table), d_len(kv_len), d_start(q_start);
     const DeviceArray<float> d_k(k_scale), d_v(v_scale);
-    const DeviceArray<bf16> d_out(std::vector<bf16>(q.size(), bf16{0x4242}));
+    const size_t rows = static_cast<size_t>(tokens() + first_row);
+    const DeviceArray<bf16> d_out(std::vector<bf16>(rows * width(), bf16{0x4242}));
     PagedAttentionArgs args = Lengths(is_prefill);
     args.q = d_q.get();
     args.kv = d_pool.get();
@@ -98,34 +101,36 @@ class AttentionProblem {
     args.q_start = is_prefill ? d_start.get() : nullptr;
     args.k_scale = d_k.get();
     args.v_scale = d_v.get();
-    (packed ? args.out_packed : args.out) = d_out.get();
-    args.packed_rows = tokens();
+    (packed ? args.out_packed : args.out) = d_out.get() + 8 * first_row;
+    args.packed_rows = static_cast<int>(rows);
     args.history_is_settled = overlap;
     const LaunchContext context = {.overlap_predecessor = overlap};
-    const DeviceLimits limits = LimitsOfDevice();
+    DeviceLimits limits = LimitsOfDevice();
+    if (without_wgmma) limits.compute_capability = 80;
     if (is_prefill) {
       const KernelError error =
           LaunchPrefillAttention(SelectPrefillAttention(shape_, limits), args, context);
       EXPECT_TRUE(error.ok()) << error.operation << " " << error.code;
-      return Unpack(d_out.Download(), packed);
+      return Unpack(d_out.Download(), packed, first_row);
     }
     const DecodeAttentionConfig config = SelectDecodeAttention(shape_, limits);
     const size_t bytes = DecodeWorkspaceBytes(shape_, config, args.rows);
     const DeviceArray<uint8_t> workspace(std::vector<uint8_t>(bytes, 0));
     args.workspace = workspace.get();
-    for (int again = 0; again < 2;
-         ++again) {  // the second finds the workspace as the first left it
+    // The workspace serves launches of different sizes, each of which leaves it as it was.
+    const int all = args.rows;
+    for (int rows_of_launch : {all, (all + 1) / 2, all}) {
+      args.rows = rows_of_launch;
       const KernelError error = LaunchDecodeAttention(config, args, context);
       EXPECT_TRUE(error.ok()) << error.operation << " " << error.code;
     }
-    return Unpack(d_out.Download(), packed);
+    return Unpack(d_out.Download(), packed, first_row);
   }
 
   void ExpectWithinBound(const std::vector<bf16>& actual, const std::vector<bf16>& expected) const {
-    const size_t width = static_cast<size_t>(shape_.q_heads * shape_.kv.head_dim);
     double worst = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
-      const size_t token = i / width;
+      const size_t token = i / width();
       const auto row = std::upper_bound(q_start.begin(), q_start.end(), static_cast<int>(token));
       if (kv_len[static_cast<size_t>(row - q_start.begin() - 1)] <= 0) {
         ASSERT_EQ(actual[i].bits, 0x4242) << "an inactive row was written";
@@ -134,7 +139,7 @@ class AttentionProblem {
       const double error =
           std::fabs(static_cast<double>(ToFloat(actual[i])) - ToFloat(expected[i]));
       ASSERT_TRUE(error <= kRelativeBound * kLargestValue)
-          << "token " << token << " column " << i % width << ": " << ToFloat(actual[i]) << " for "
+          << "token " << token << " column " << i % width() << ": " << ToFloat(actual[i]) << " for "
           << ToFloat(expected[i]);
       worst = std::max(worst, error);
     }
@@ -145,6 +150,7 @@ class AttentionProblem {
   std::vector<uint8_t> pool;
   std::vector<int32_t> table, kv_len, q_start = {0};
   std::vector<float> k_scale, v_scale;
+  bool without_wgmma = false;  // prefill by the kernel for devices that have none
 
  private:
   PagedAttentionArgs Lengths(bool is_prefill) const {
@@ -174,14 +180,19 @@ class AttentionProblem {
     }
   }
 
-  std::vector<bf16> Unpack(std::vector<bf16> out, bool packed) const {
+  std::vector<bf16> Unpack(std::vector<bf16> out, bool packed, int first_row) const {
     if (!packed) return out;
-    const size_t width = static_cast<size_t>(shape_.q_heads * shape_.kv.head_dim);
-    const size_t rows = static_cast<size_t>(tokens());
-    std::vector<bf16> plain(out.size());
-    for (size_t i = 0; i < out.size(); ++i) {
-      const size_t row = i / width, column = i % width;
-      plain[i] = out[(column / 8 * rows + row) * 8 + column % 8];
+    const size_t rows = out.size() / width(), skipped = static_cast<size_t>(first_row);
+    std::vector<bf16> plain;
+    for (size_t row = 0; row < rows; ++row) {
+      for (size_t column = 0; column < width(); ++column) {
+        const bf16 value = out[(column / 8 * rows + row) * 8 + column % 8];
+        if (row >= skipped) {
+          plain.push_back(value);
+        } else {
+          EXPECT_EQ(value.bits, 0x4242) << "another row's output was written";
+        }
+      }
     }
     return plain;
   }
@@ -229,11 +240,15 @@ TEST_P(AttentionVariants, DecodeEqualsTheReferenceForRaggedLengths) {
 
 TEST_P(AttentionVariants, PrefillEqualsTheReferenceForRaggedChunks) {
   SKIP_WITHOUT_GPU();
-  AttentionProblem problem(shape(),
-                           {{1, 1}, {5, 5}, {64, 64}, {3, 0}, {100, 300}, {37, 640}, {1, 129}});
-  const std::vector<bf16> out = problem.Run(true);
-  problem.ExpectWithinBound(out, problem.Expected(true));
-  EXPECT_TRUE(SameBits(out, problem.Run(true))) << "same input, other bits";
+  AttentionProblem problem(
+      shape(), {{1, 1}, {5, 5}, {64, 64}, {3, 0}, {100, 300}, {37, 640}, {1, 129}, {11, 448}});
+  const std::vector<bf16> expected = problem.Expected(true);
+  for (const bool without_wgmma : {false, true}) {
+    problem.without_wgmma = without_wgmma;
+    const std::vector<bf16> out = problem.Run(true);
+    problem.ExpectWithinBound(out, expected);
+    EXPECT_TRUE(SameBits(out, problem.Run(true))) << "same input, other bits";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -277,18 +292,40 @@ TEST(DecodeAttentionTest, ARowHasTheSameBitsAloneAndInABatch) {
 TEST(DecodeAttentionTest, ThePackedLayoutHoldsTheSameNumbers) {
   SKIP_WITHOUT_GPU();
   AttentionProblem problem(Shape(2, 12, 128, KvType::kBf16), {{1, 300}, {1, 80}, {1, 600}});
-  EXPECT_TRUE(SameBits(problem.Run(false), problem.Run(false, false, /*packed=*/true)));
+  const std::vector<bf16> plain = problem.Run(false);
+  EXPECT_TRUE(SameBits(plain, problem.Run(false, false, /*packed=*/true)));
+  EXPECT_TRUE(SameBits(plain, problem.Run(false, true, true, /*first_row=*/3)));
 }
 
-// The prompt computed in one chunk, and in three: the same bits, token for token.
-TEST(PrefillAttentionTest, ChunkBordersAreInvisible) {
+TEST(PrefillAttentionTest, ThePackedLayoutHoldsTheSameNumbers) {
   SKIP_WITHOUT_GPU();
-  const AttentionShape shape = Shape(2, 12, 128, KvType::kBf16);
-  AttentionProblem whole(shape, {{300, 300}});
+  AttentionProblem problem(Shape(2, 12, 128, KvType::kBf16), {{30, 300}, {9, 9}});
+  const std::vector<bf16> plain = problem.Run(true);
+  EXPECT_TRUE(SameBits(plain, problem.Run(true, false, /*packed=*/true)));
+  EXPECT_TRUE(SameBits(plain, problem.Run(true, true, true, /*first_row=*/5)));
+}
+
+// More rows than a warp has lanes, most of them empty.
+TEST(PrefillAttentionTest, ManyShortChunks) {
+  SKIP_WITHOUT_GPU();
+  std::vector<Row> rows;
+  for (int i = 0; i < 75; ++i) rows.push_back({1 + i % 5, i % 3 == 1 ? 0 : 5 + 9 * i});
+  AttentionProblem problem(Shape(1, 4, 64, KvType::kBf16), rows);
+  problem.ExpectWithinBound(problem.Run(true), problem.Expected(true));
+}
+
+class PrefillTypes : public testing::TestWithParam<std::tuple<KvType, bool>> {};
+
+// The prompt computed in one chunk, and in four: the same bits, token for token. Whole, it is more
+// pieces of 128 packed rows (66 for each of 4 KV heads) than a GPU has SMs.
+TEST_P(PrefillTypes, ChunkBordersAreInvisible) {
+  SKIP_WITHOUT_GPU();
+  AttentionProblem whole(Shape(4, 12, 128, std::get<0>(GetParam())), {{700, 700}});
+  whole.without_wgmma = std::get<1>(GetParam());
   const std::vector<bf16> expected = whole.Run(true);
-  const size_t width = whole.q.size() / 300;
+  const size_t width = whole.width();
   int begin = 0;
-  for (int length : {100, 57, 143}) {
+  for (int length : {100, 57, 143, 400}) {
     AttentionProblem chunk = whole;
     chunk.q_start = {0, length};
     chunk.kv_len = {begin + length};
@@ -302,6 +339,9 @@ TEST(PrefillAttentionTest, ChunkBordersAreInvisible) {
     begin += length;
   }
 }
+INSTANTIATE_TEST_SUITE_P(All, PrefillTypes,
+                         testing::Combine(testing::Values(KvType::kBf16, KvType::kE4m3),
+                                          testing::Bool()));
 
 }  // namespace
 }  // namespace behemoth::kernels

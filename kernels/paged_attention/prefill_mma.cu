@@ -1,4 +1,5 @@
-// Prefill attention. Limit: the tensor cores, 4 * head_dim FLOP per (query head, visible token).
+// Prefill attention on any device from sm_80. Limit: the tensor cores, 4 * head_dim FLOP per (query
+// head, visible token).
 //
 // A block owns 128 packed rows of one KV head: row r is query token r / group, head r % group, so
 // the heads that share K and V share each tile's load, and short chunks fill the rows too. Four
@@ -10,12 +11,12 @@
 // Tiles start at multiples of 64 tokens of the sequence, whatever the chunk. A tile that is wholly
 // masked for a row changes nothing in it: its maximum stays, the decay is 2^0, the sums add 0. So a
 // row's bits do not depend on which other rows share its block: chunk borders are invisible.
-#include <algorithm>
-
 #include "kernels/common/launch.cuh"
 #include "kernels/common/ptx.cuh"
 #include "kernels/paged_attention/device_math.cuh"
-#include "kernels/paged_attention/paged_attention.h"
+#include "kernels/paged_attention/output.cuh"
+#include "kernels/paged_attention/prefill_chunk.cuh"
+#include "kernels/paged_attention/prefill_kernels.h"
 #include "kernels/paged_attention/tile_pipe.cuh"
 
 namespace behemoth::kernels {
@@ -23,35 +24,8 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kRows = 128;
+constexpr int kRows = kPrefillRows;
 constexpr float kLog2E = 1.44269504088896f;
-
-// The block's share of one chunk.
-struct Chunk {
-  int row = -1;        // of the block table; -1: nothing to do
-  int q_begin, q_len;  // query tokens
-  int first_packed;    // of the block's 128 rows
-  int kv_len;
-};
-
-// Blocks are numbered from the end, so that the longest rows of a prompt start first.
-__device__ Chunk FindChunk(const PagedAttentionArgs& args, int block) {
-  const int group = args.shape.group();
-  Chunk chunk;
-  for (int row = 0; row < args.rows; ++row) {
-    const int begin = args.q_start[row];
-    const int length = args.q_start[row + 1] - begin;
-    const int kv_len = min(args.kv_len[row], args.block_table_stride * kTokensPerBlock);
-    if (length <= 0 || kv_len <= 0) continue;
-    const int blocks = (length * group + kRows - 1) / kRows;
-    if (block < blocks) {
-      chunk = {row, begin, length, block * kRows, kv_len};
-      break;
-    }
-    block -= blocks;
-  }
-  return chunk;
-}
 
 template <int kHeadDim, KvType kType>
 struct PrefillBlock {
@@ -67,13 +41,13 @@ struct PrefillBlock {
   static constexpr int kBarriers = kConverted + (kConverts ? 2 * kTileBytes : 0);
 
   const PagedAttentionArgs& args;
-  const Chunk chunk;
+  const PrefillChunk chunk;
   uint32_t shared;
   int warp, lane;
   float o[2][2 * kDimSteps][4];
   float m[2][2], l[2][2];
 
-  __device__ PrefillBlock(const PagedAttentionArgs& a, const Chunk& c, uint32_t s)
+  __device__ PrefillBlock(const PagedAttentionArgs& a, const PrefillChunk& c, uint32_t s)
       : args(a), chunk(c), shared(s), warp(threadIdx.x / 32), lane(threadIdx.x & 31) {}
 
   __device__ uint32_t Full(int stage, int part) const {
@@ -81,10 +55,10 @@ struct PrefillBlock {
   }
   __device__ uint32_t Empty(int stage) const { return shared + kBarriers + 32 + 8 * stage; }
 
-  // Tokens that packed row `packed` of the chunk sees; 0 past the chunk's end.
-  __device__ int Visible(int packed) const {
-    const int token = packed / args.shape.group();
-    return token < chunk.q_len ? max(0, chunk.kv_len - chunk.q_len + token + 1) : 0;
+  __device__ int Visible(int packed) const { return chunk.Visible(packed, args.shape.group()); }
+  // Q lies in two tiles of 64 rows.
+  __device__ static uint32_t QueryOffset(int row, int byte) {
+    return row / 64 * kTileBytes + SwizzledTileOffset(kRowBytes, row % 64, byte);
   }
 
   __device__ void LoadQuery(char* q_tile) const {
@@ -99,7 +73,7 @@ struct PrefillBlock {
         const size_t at = static_cast<size_t>(chunk.q_begin + token) * args.shape.q_heads + head;
         value = *reinterpret_cast<const uint4*>(args.q + at * kHeadDim + vector * 8);
       }
-      *reinterpret_cast<uint4*>(q_tile + SwizzledTileOffset(kRowBytes, row, vector * 16)) = value;
+      *reinterpret_cast<uint4*>(q_tile + QueryOffset(row, vector * 16)) = value;
     }
   }
 
@@ -113,8 +87,9 @@ struct PrefillBlock {
         static_cast<const char*>(args.kv) + table[tile] * KvBlockBytes(args.shape.kv);
     for (int part = 0; part < 2; ++part) {
       const size_t head = static_cast<size_t>(part * args.shape.kv.kv_heads) + blockIdx.y;
-      CopyTile(shared + kStages + (2 * stage + part) * kStoredTileBytes,
-               block + head * kStoredTileBytes, kStoredTileBytes, Full(stage, part));
+      CopyTile<TileReuse::kAgain>(shared + kStages + (2 * stage + part) * kStoredTileBytes,
+                                  block + head * kStoredTileBytes, kStoredTileBytes,
+                                  Full(stage, part));
     }
   }
 
@@ -153,8 +128,7 @@ struct PrefillBlock {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int q_row = 32 * warp + 16 * half + (matrix & 1) * 8 + row;
-        ptx::LoadMatrix4(
-            q[half], shared + SwizzledTileOffset(kRowBytes, q_row, 32 * step + (matrix >> 1) * 16));
+        ptx::LoadMatrix4(q[half], shared + QueryOffset(q_row, 32 * step + (matrix >> 1) * 16));
       }
 #pragma unroll
       for (int pair = 0; pair < kTokenPairs; ++pair) {
@@ -261,7 +235,6 @@ struct PrefillBlock {
 
   __device__ void StoreOutput(float v_scale) {
     const int group = args.shape.group();
-    const int width = args.shape.q_heads * kHeadDim;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -273,19 +246,12 @@ struct PrefillBlock {
         if (packed / group >= chunk.q_len) continue;
         const size_t token = chunk.q_begin + packed / group;
         const int first = (blockIdx.y * group + packed % group) * kHeadDim + 2 * (lane & 3);
-        const float factor = sum == 0.0f ? 0.0f : v_scale / sum;
+        const float factor = Visible(packed) == 0 ? 0.0f : v_scale / sum;
 #pragma unroll
         for (int i = 0; i < 2 * kDimSteps; ++i) {
           const uint32_t pair =
               PackBf16(o[half][i][2 * h] * factor, o[half][i][2 * h + 1] * factor);
-          const int column = first + 8 * i;
-          if (args.out != nullptr) {
-            *reinterpret_cast<uint32_t*>(args.out + token * width + column) = pair;
-          }
-          if (args.out_packed != nullptr) {
-            const size_t piece = static_cast<size_t>(column / 8) * args.packed_rows + token;
-            *reinterpret_cast<uint32_t*>(args.out_packed + piece * 8 + column % 8) = pair;
-          }
+          StorePair(args, token, first + 8 * i, pair);
         }
       }
     }
@@ -307,9 +273,8 @@ struct PrefillBlock {
     const float k_scale = args.k_scale == nullptr ? 1.0f : args.k_scale[blockIdx.y];
     const float v_scale = args.v_scale == nullptr ? 1.0f : args.v_scale[blockIdx.y];
     const float scale_log2 = args.softmax_scale * k_scale * kLog2E;
-    const int last_packed = min(chunk.first_packed + kRows, chunk.q_len * args.shape.group()) - 1;
     const int all_visible = Visible(chunk.first_packed);  // what every row of the block sees
-    const int end = max(1, Visible(last_packed));
+    const int end = max(1, chunk.Longest(args.shape.group()));
     const int tiles = (end + kTokensPerBlock - 1) / kTokensPerBlock;
     for (int tile = 0; tile < tiles; ++tile) {
       const int stage = tile & 1, parity = (tile >> 1) & 1;
@@ -337,8 +302,7 @@ struct PrefillBlock {
       } else {
         Values<true>(v_tile, s, valid);
       }
-      __syncwarp();
-      if (lane == 0) Arrive(Empty(stage));
+      Arrive(Empty(stage));
     }
     StoreOutput(v_scale);
   }
@@ -353,11 +317,11 @@ __global__ __launch_bounds__(kThreads, 2) void PrefillAttention(
   const uint32_t address = ptx::SharedAddress(shared);
   if (threadIdx.x == 0) {
     for (int i = 0; i < 4; ++i) ptx::BarrierInit(address + Block::kBarriers + 8 * i, kFullArrivals);
-    for (int i = 4; i < 6; ++i) ptx::BarrierInit(address + Block::kBarriers + 8 * i, kWarps);
+    for (int i = 4; i < 6; ++i) ptx::BarrierInit(address + Block::kBarriers + 8 * i, kThreads);
     ptx::FenceBarrierInit();
   }
   ptx::WaitForPredecessor();
-  const Chunk chunk = FindChunk(args, gridDim.x - 1 - blockIdx.x);
+  const PrefillChunk chunk = FindChunk(args, blockIdx.x);
   if (chunk.row < 0) return;
   __syncthreads();
   Block block(args, chunk, address);
@@ -366,13 +330,8 @@ __global__ __launch_bounds__(kThreads, 2) void PrefillAttention(
 
 }  // namespace
 
-KernelError LaunchPrefillAttention(const PrefillAttentionConfig& config,
-                                   const PagedAttentionArgs& args, const LaunchContext& context) {
-  const KernelError error = CheckAttentionArgs(args);
-  if (!error.ok()) return error;
-  if (args.q_start == nullptr) return {kInvalidArgument, "prefill attention: q_start"};
-  if (config.shared_bytes <= 0) return {kInvalidArgument, "prefill attention: config"};
-  if (args.rows == 0 || args.tokens == 0) return {};
+KernelError LaunchPrefillMma(const PrefillAttentionConfig& config, const PagedAttentionArgs& args,
+                             const LaunchContext& context) {
   const int64_t packed = static_cast<int64_t>(args.tokens) * args.shape.group();
   const LaunchShape shape = {
       .grid = dim3(static_cast<unsigned>(packed / kRows + args.rows), args.shape.kv.kv_heads),
