@@ -10,8 +10,6 @@
 namespace behemoth::worker {
 namespace {
 
-constexpr int kDefaultStepTokens = 512;
-
 void AddModelFlags(Config& config, CLI::App& app) {
   app.add_option("--model", config.model, "Folder with config.json and *.safetensors")->required();
   app.add_option("--served-model-name", config.served_names,
@@ -19,6 +17,9 @@ void AddModelFlags(Config& config, CLI::App& app) {
       ->delimiter(',');
   app.add_option("--backend", config.backend, "auto = cuda if there is one, else cpu")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--device", config.device, "cuda backend: which GPU, counted as CUDA counts them")
+      ->check(CLI::Range(0, 63))
       ->capture_default_str();
   app.add_option("--cpu-threads", config.cpu_threads, "cpu backend; 0 = one per core")
       ->check(CLI::Range(0, 1024))
@@ -41,11 +42,11 @@ void AddCapacityFlags(Config& config, CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option("--max-step-tokens,--max-num-batched-tokens", config.max_step_tokens,
-                 "Tokens in one step; 0 = 512, or --max-num-seqs if that is more")
+                 "Tokens in one step; 0 = 512 (cpu) or 2048 (cuda), at least --max-num-seqs")
       ->check(CLI::Range(0, 65536))
       ->capture_default_str();
-  app.add_option("--kv-cache-dtype", config.kv_cache_dtype, "auto = float32 on the cpu")
-      ->check(CLI::IsMember({"auto", "float32", "bf16", "bfloat16"}))
+  app.add_option("--kv-cache-dtype", config.kv_cache_dtype, "auto = float32 (cpu) or bf16 (cuda)")
+      ->check(CLI::IsMember({"auto", "float32", "bf16", "bfloat16", "fp8", "fp8_e4m3"}))
       ->capture_default_str();
   app.add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", config.enable_prefix_caching,
                "Reuse the blocks of known prompt prefixes");
@@ -104,10 +105,7 @@ absl::Status Complete(Config& config) {
   if (config.cpu_threads == 0) {
     config.cpu_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }
-  if (config.max_step_tokens == 0) {
-    config.max_step_tokens = std::max(kDefaultStepTokens, config.max_num_seqs);
-  }
-  if (config.max_step_tokens < config.max_num_seqs) {
+  if (config.max_step_tokens != 0 && config.max_step_tokens < config.max_num_seqs) {
     return absl::InvalidArgumentError(absl::StrCat("--max-step-tokens: ", config.max_step_tokens,
                                                    " is below --max-num-seqs ",
                                                    config.max_num_seqs));

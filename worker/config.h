@@ -19,15 +19,16 @@ struct Config {
   std::string metrics_listen = "127.0.0.1:9102";
 
   std::string backend = "auto";  // auto, cpu, cuda
+  int device = 0;                // cuda: which GPU
   int cpu_threads = 0;           // 0 = one per core
   int tensor_parallel_size = 1;
   std::string load_format = "auto";  // auto, random
   uint64_t seed = 0;                 // of random weights
 
-  int max_model_len = 0;                // 0 = the model's, capped to what fits
-  int max_num_seqs = 64;                // rows of a step
-  int max_step_tokens = 0;              // 0 = 512, or max_num_seqs if that is more
-  std::string kv_cache_dtype = "auto";  // auto, float32, bf16
+  int max_model_len = 0;    // 0 = the model's, capped to what fits
+  int max_num_seqs = 64;    // rows of a step
+  int max_step_tokens = 0;  // 0 = the device's own: cpu 512, cuda 2,048; at least max_num_seqs
+  std::string kv_cache_dtype = "auto";  // auto, float32 (cpu), bf16, fp8 (cuda)
   bool enable_prefix_caching = true;
   // A reader at ten tokens a second does not notice; a step of a 123B model takes a third of it.
   int itl_target_ms = 100;

@@ -1,51 +1,26 @@
 #include "worker/memory_budget.h"
 
-#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
-#include <sstream>
 
 namespace behemoth::worker {
 namespace {
 
 std::string MiB(uint64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
 
-// "MemTotal:  16384000 kB"
-uint64_t MeminfoBytes(const std::string& key) {
-  std::ifstream file("/proc/meminfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    std::istringstream words(line);
-    std::string name;
-    uint64_t kib = 0;
-    if (words >> name >> kib && name == key) return kib << 10;
-  }
-  return 0;
-}
-
-// A number alone in a file of the control group; "max" or no file = no limit.
-uint64_t ControlGroupBytes(const char* path) {
-  std::ifstream file(path);
-  std::string word;
-  uint64_t bytes = 0;
-  if (file >> word && absl::SimpleAtoi(word, &bytes)) return bytes;
-  return std::numeric_limits<uint64_t>::max();
-}
-
 }  // namespace
 
 std::string MemoryPlan::Describe() const {
   const int64_t kv_tokens = int64_t{blocks} * needs.tokens_per_block;
   return absl::StrFormat(
-      "weights %s + activations %s + KV %d blocks x %d KiB = %s of %s usable: %d KV tokens, "
-      "%d chats of %d",
-      MiB(needs.weight_bytes), MiB(needs.activation_bytes), blocks, needs.block_bytes >> 10,
-      MiB(planned_bytes()), MiB(usable_bytes), kv_tokens, blocks / needs.blocks_for_one_context,
-      context_tokens);
+      "weights %s + activations %s + workspace %s + KV %d blocks x %d KiB = %s of %s usable: "
+      "%d KV tokens, %d chats of %d",
+      MiB(needs.weight_bytes), MiB(needs.activation_bytes), MiB(needs.workspace_bytes), blocks,
+      needs.block_bytes >> 10, MiB(planned_bytes()), MiB(usable_bytes), kv_tokens,
+      blocks / needs.blocks_for_one_context, context_tokens);
 }
 
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_tokens,
@@ -58,7 +33,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_t
   plan.usable_bytes = share - std::min(share, held);
   if (limits.limit_bytes > 0) plan.usable_bytes = std::min(plan.usable_bytes, limits.limit_bytes);
 
-  const uint64_t fixed = needs.weight_bytes + needs.activation_bytes;
+  const uint64_t fixed = needs.fixed_bytes();
   uint64_t kv_bytes = plan.usable_bytes - std::min(plan.usable_bytes, fixed);
   if (limits.kv_bytes > 0) kv_bytes = std::min(kv_bytes, limits.kv_bytes);
   const uint64_t useful = uint64_t{static_cast<uint32_t>(needs.blocks_for_one_context)} *
@@ -70,24 +45,11 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_t
   if (fitting_tokens != nullptr) *fitting_tokens = plan.blocks * needs.tokens_per_block;
   return absl::ResourceExhaustedError(absl::StrCat(
       "memory: weights ", MiB(needs.weight_bytes), " + activations ", MiB(needs.activation_bytes),
-      " + one context of ", context_tokens, " tokens ",
+      " + workspace ", MiB(needs.workspace_bytes), " + one context of ", context_tokens, " tokens ",
       MiB(needs.block_bytes * static_cast<uint32_t>(needs.blocks_for_one_context)), " exceed ",
       MiB(plan.usable_bytes), " usable of ", MiB(limits.total_bytes),
       limits.kv_bytes > 0 ? absl::StrCat(", KV limited to ", MiB(limits.kv_bytes)) : "",
       "; a context of ", plan.blocks * needs.tokens_per_block, " would fit"));
-}
-
-MemoryLimits HostMemory() {
-  MemoryLimits memory;
-  memory.total_bytes = MeminfoBytes("MemTotal:");
-  memory.available_bytes = MeminfoBytes("MemAvailable:");
-  const uint64_t limit = ControlGroupBytes("/sys/fs/cgroup/memory.max");
-  if (limit < memory.total_bytes) {
-    const uint64_t used = ControlGroupBytes("/sys/fs/cgroup/memory.current");
-    memory.total_bytes = limit;
-    memory.available_bytes = std::min(memory.available_bytes, limit - std::min(limit, used));
-  }
-  return memory;
 }
 
 }  // namespace behemoth::worker

@@ -1,6 +1,6 @@
 // Who gets the device's memory, as one sum, before a byte of it is taken:
 //
-//   weights + activations + blocks * block bytes  <=  usable
+//   weights + activations + workspace + blocks * block bytes  <=  usable
 //   usable = min(utilization * total, limit), what others hold already counted out
 //
 // Everything is taken at start, so no request can run out of memory afterwards.
@@ -29,9 +29,7 @@ struct MemoryPlan {
   uint64_t usable_bytes = 0;
   int32_t blocks = 0;
 
-  uint64_t planned_bytes() const {
-    return needs.weight_bytes + needs.activation_bytes + needs.block_bytes * blocks;
-  }
+  uint64_t planned_bytes() const { return needs.fixed_bytes() + needs.block_bytes * blocks; }
   // The sum and what it buys, for the log.
   std::string Describe() const;
 };
@@ -43,9 +41,5 @@ struct MemoryPlan {
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_tokens,
                                       int32_t max_sequences, const MemoryLimits& limits,
                                       int32_t* fitting_tokens);
-
-// The host's memory, and what of it could be had now: MemAvailable, and the control group's limit
-// if that is lower.
-MemoryLimits HostMemory();
 
 }  // namespace behemoth::worker

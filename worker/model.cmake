@@ -6,11 +6,21 @@ behemoth_library(behemoth_worker_model
           checkpoint/safetensors_header.cc
           device/cpu/cpu_backend.cc device/cpu/cpu_linear.cc device/cpu/paged_cache.cc
           device/cpu/step_inputs.cc device/cpu/thread_team.cc device/cpu/vector_loops.cc
+          device/host_memory.cc device/plan_check.cc
           model/activations.cc model/model_config.cc model/transformer.cc model/weights.cc
           runner/model_folder.cc runner/model_loader.cc runner/transformer_runner.cc
           sampling/sampler.cc sampling/stages.cc
-  LIBS absl::status absl::statusor absl::strings absl::time nlohmann_json::nlohmann_json
-       ${RE2_LIBRARY} Threads::Threads)
+  LIBS behemoth_kernels absl::status absl::statusor absl::strings absl::time
+       nlohmann_json::nlohmann_json ${RE2_LIBRARY} Threads::Threads)
+if(BEHEMOTH_HAVE_CUDA)
+  target_sources(behemoth_worker_model PRIVATE
+    device/cuda/cuda_backend.cc device/cuda/cuda_device.cc device/cuda/graph_cache.cc
+    device/cuda/linear_source.cc device/cuda/linear_store.cc device/cuda/memory.cc
+    device/cuda/slot_states.cc device/cuda/step_inputs.cc device/cuda/step_results.cc
+    device/cuda/workspace.cc)
+else()
+  target_sources(behemoth_worker_model PRIVATE device/cuda/absent.cc)
+endif()
 # Multiply and add stay apart, and the loops are the product: -O3 whatever the build type says.
 set_source_files_properties(device/cpu/vector_loops.cc PROPERTIES
   COMPILE_OPTIONS "-O3;-ffp-contract=off")

@@ -18,8 +18,6 @@ namespace behemoth::worker {
 namespace {
 
 constexpr char kProcess[] = "behemoth-worker";
-// On the CPU the host is shared with others: six chats of 8,192 tokens of the tiny model.
-constexpr uint64_t kCpuKvBytes = uint64_t{512} << 20;
 // For the last bytes of streams that have ended.
 constexpr absl::Duration kCloseTime = absl::Seconds(2);
 constexpr absl::Duration kProgressLogInterval = absl::Seconds(2);
@@ -28,52 +26,50 @@ std::string Bound(const std::string& listen, int port) {
   return absl::StrCat(listen.substr(0, listen.rfind(':')), ":", port);
 }
 
-LoadOptions OptionsOf(const Config& config, BackendKind backend) {
-  const bool bf16 = config.kv_cache_dtype == "bf16" || config.kv_cache_dtype == "bfloat16";
+std::optional<KvType> KvTypeOf(const std::string& dtype) {
+  if (dtype == "float32") return KvType::kFloat32;
+  if (dtype == "bf16" || dtype == "bfloat16") return KvType::kBfloat16;
+  if (dtype == "fp8" || dtype == "fp8_e4m3") return KvType::kFp8;
+  return std::nullopt;  // auto
+}
+
+LoadOptions OptionsOf(const Config& config) {
   return {.folder = config.model,
           .load_format = config.load_format == "random" ? LoadFormat::kRandom : LoadFormat::kAuto,
           .random_seed = config.seed,
-          .backend = backend,
-          .kv_type = bf16 ? KvType::kBfloat16 : KvType::kFloat32,
+          .kv_type = KvTypeOf(config.kv_cache_dtype),
           .max_model_len = config.max_model_len,
           .max_sequences = config.max_num_seqs,
           .max_step_tokens = config.max_step_tokens,
           .threads = config.cpu_threads};
 }
 
-struct Opened {
-  BackendKind backend;
-  std::unique_ptr<OpenedModel> model;
-};
-
-absl::StatusOr<Opened> OpenOn(const Config& config, BackendKind backend) {
-  auto model = OpenModel(OptionsOf(config, backend));
-  if (!model.ok()) return model.status();
-  return Opened{backend, *std::move(model)};
-}
-
-// auto: cuda, or the cpu where the build or the machine has no GPU. A model that cuda refuses for
-// its format is refused by the cpu with the same words.
-absl::StatusOr<Opened> Open(const Config& config) {
-  if (config.backend == "cpu") return OpenOn(config, BackendKind::kCpu);
-  absl::StatusOr<Opened> opened = OpenOn(config, BackendKind::kCuda);
+// auto: cuda, or the cpu where the build or the machine has no GPU.
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const Config& config) {
+  if (config.backend == "cpu") return OpenCpu();
+  absl::StatusOr<std::unique_ptr<Device>> device = OpenCuda(config.device);
   const bool absent =
-      absl::IsUnimplemented(opened.status()) || absl::IsUnavailable(opened.status());
-  if (config.backend == "auto" && absent) return OpenOn(config, BackendKind::kCpu);
-  return opened;
+      absl::IsUnimplemented(device.status()) || absl::IsUnavailable(device.status());
+  if (config.backend != "auto" || !absent) return device;
+  support::Log().info("backend=cpu: {}", std::string(device.status().message()));
+  return OpenCpu();
 }
 
-absl::StatusOr<MemoryPlan> Plan(const Config& config, const Opened& opened, int32_t* fitting) {
-  MemoryLimits limits = HostMemory();
-  limits.utilization = config.gpu_memory_utilization;
-  limits.limit_bytes = static_cast<uint64_t>(config.gpu_memory_limit_gib * (1 << 30));
-  limits.kv_bytes = config.kv_cache_memory_bytes;
-  const ModelNeeds& needs = opened.model->needs();
-  if (opened.backend == BackendKind::kCpu && limits.kv_bytes == 0) {
-    limits.kv_bytes = std::max(
-        kCpuKvBytes, needs.block_bytes * static_cast<uint32_t>(needs.blocks_for_one_context));
+absl::StatusOr<MemoryPlan> Plan(const Config& config, const Device& device,
+                                const OpenedModel& model, int32_t* fitting) {
+  const DeviceMemory memory = device.memory();
+  MemoryLimits limits{.total_bytes = memory.total_bytes,
+                      .available_bytes = memory.available_bytes,
+                      .utilization = config.gpu_memory_utilization,
+                      .limit_bytes = static_cast<uint64_t>(config.gpu_memory_limit_gib * (1 << 30)),
+                      .kv_bytes = config.kv_cache_memory_bytes};
+  const ModelNeeds& needs = model.needs();
+  if (limits.kv_bytes == 0 && device.default_kv_bytes() != 0) {
+    limits.kv_bytes =
+        std::max(device.default_kv_bytes(),
+                 needs.block_bytes * static_cast<uint32_t>(needs.blocks_for_one_context));
   }
-  return PlanMemory(needs, opened.model->description().context_tokens, config.max_num_seqs, limits,
+  return PlanMemory(needs, model.description().context_tokens, config.max_num_seqs, limits,
                     fitting);
 }
 
@@ -86,34 +82,37 @@ uint64_t DrawSecret() {
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
   Config config = wanted;
-  absl::StatusOr<Opened> opened = Open(config);
-  if (!opened.ok()) return opened.status();
+  absl::StatusOr<std::unique_ptr<Device>> device = OpenDevice(config);
+  if (!device.ok()) return device.status();
+  auto model = OpenModel(OptionsOf(config), **device);
+  if (!model.ok()) return model.status();
   int32_t fitting_tokens = 0;
-  absl::StatusOr<MemoryPlan> plan = Plan(config, *opened, &fitting_tokens);
+  absl::StatusOr<MemoryPlan> plan = Plan(config, **device, **model, &fitting_tokens);
   if (!plan.ok() && config.max_model_len == 0 && fitting_tokens > 1) {
     support::Log().warn("context capped to what fits max_model_len={} model={}", fitting_tokens,
-                        opened->model->description().context_tokens);
+                        (*model)->description().context_tokens);
     config.max_model_len = fitting_tokens;
-    opened = Open(config);
-    if (!opened.ok()) return opened.status();
-    plan = Plan(config, *opened, nullptr);
+    model = OpenModel(OptionsOf(config), **device);
+    if (!model.ok()) return model.status();
+    plan = Plan(config, **device, **model, nullptr);
   }
   if (!plan.ok()) return plan.status();
-  support::Log().info("memory plan: {}", plan->Describe());
-  auto worker =
-      std::unique_ptr<Worker>(new Worker(config, std::move(opened->model), *std::move(plan)));
+  support::Log().info("device={} memory plan: {}", (*device)->name(), plan->Describe());
+  auto worker = std::unique_ptr<Worker>(
+      new Worker(config, *std::move(device), *std::move(model), *std::move(plan)));
   if (const absl::Status serving = worker->Serve(); !serving.ok()) return serving;
   return worker;
 }
 
-Worker::Worker(const Config& config, std::unique_ptr<OpenedModel> model, const MemoryPlan& plan)
+Worker::Worker(const Config& config, std::unique_ptr<Device> device,
+               std::unique_ptr<OpenedModel> model, const MemoryPlan& plan)
     : config_(config),
+      device_(std::move(device)),
       plan_(plan),
       queue_{.queue_requests = config.queue_max_requests, .queue_tokens = config.queue_max_tokens},
       model_(std::move(model)),
       registry_(std::make_shared<prometheus::Registry>()) {
   const ModelDescription& description = model_->description();
-  const MemoryLimits host = HostMemory();
   support::RegisterBuildInfo(*registry_, kProcess);
   probe_ = std::make_unique<Probe>(*registry_,
                                    ProbeConfig{.model_name = config_.served_names.front(),
@@ -128,10 +127,10 @@ Worker::Worker(const Config& config, std::unique_ptr<OpenedModel> model, const M
                                    .blocks = plan_.blocks,
                                    .tokens_per_block = plan_.needs.tokens_per_block,
                                    .max_sequences = config_.max_num_seqs,
-                                   .max_step_tokens = config_.max_step_tokens},
+                                   .max_step_tokens = model_->limits().max_step_tokens},
                         .queue = queue_,
-                        .device = "cpu",
-                        .device_bytes = host.total_bytes,
+                        .device = device_->name(),
+                        .device_bytes = device_->memory().total_bytes,
                         .planned_bytes = plan_.planned_bytes(),
                         .build = absl::StrCat(support::Version(), " ", support::Commit())}));
 }

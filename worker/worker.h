@@ -18,6 +18,7 @@
 #include "proto/support/health.h"
 #include "proto/support/metrics_server.h"
 #include "worker/config.h"
+#include "worker/device/device.h"
 #include "worker/engine/engine.h"
 #include "worker/memory_budget.h"
 #include "worker/probe.h"
@@ -46,7 +47,8 @@ class Worker {
   bool failed() const { return board_->state() == WorkerState::kFailed; }
 
  private:
-  Worker(const Config& config, std::unique_ptr<OpenedModel> model, const MemoryPlan& plan);
+  Worker(const Config& config, std::unique_ptr<Device> device, std::unique_ptr<OpenedModel> model,
+         const MemoryPlan& plan);
 
   absl::Status Serve();
   absl::Status Load();
@@ -55,6 +57,7 @@ class Worker {
   SchedulerConfig ScheduleFor(const RunnerLimits& limits) const;
 
   const Config config_;
+  const std::unique_ptr<Device> device_;  // outlives the model and the runner
   const MemoryPlan plan_;
   const MailboxLimits queue_;
   std::unique_ptr<OpenedModel> model_;

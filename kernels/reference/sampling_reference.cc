@@ -113,6 +113,8 @@ void Sample(const SampleArgs& args) {
     std::vector<float> logits = raw;
     if (std::any_of(raw.begin(), raw.end(), [](float x) { return !(x < INFINITY); })) {
       out.status = SampleStatus::kNotFinite;
+    } else if (args.score_token != nullptr) {
+      out.token = args.score_token[row];
     } else {
       Adjust(args, slot, args.position[row], &logits);
       const auto best = std::max_element(logits.begin(), logits.end());
@@ -124,15 +126,16 @@ void Sample(const SampleArgs& args) {
         out.token = Draw(s, args.position[row], logits, *best);
       }
     }
+    const bool scores = args.score_token != nullptr;
     if (out.status == SampleStatus::kOk) {
-      if (s.top_logprobs >= 0) Logprobs(args, row, raw, s.top_logprobs, &out);
-      if (s.tracks_tokens != 0) {
+      if (s.top_logprobs >= 0 || scores) Logprobs(args, row, raw, s.top_logprobs, &out);
+      if (s.tracks_tokens != 0 && !scores) {
         args.token_use[static_cast<size_t>(slot) * raw.size() + static_cast<size_t>(out.token)] +=
             1;
       }
     }
     args.out[row] = out;
-    if (args.slot_token != nullptr) args.slot_token[slot] = out.token;
+    if (args.slot_token != nullptr && !scores) args.slot_token[slot] = out.token;
   }
 }
 

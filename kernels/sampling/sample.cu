@@ -193,6 +193,8 @@ class RowSampler {
     LoadRaw();
     if (HasNonFinite()) {
       out.status = SampleStatus::kNotFinite;
+    } else if (args_.score_token != nullptr) {
+      out.token = args_.score_token[row_];
     } else {
       Adjust();
       const uint64_t best = Largest(~uint64_t{0});
@@ -203,7 +205,8 @@ class RowSampler {
             sampling_.temperature < kGreedyTemperature ? IdOfKey(best) : Draw(ValueOfKey(best));
       }
     }
-    if (out.status == SampleStatus::kOk && sampling_.top_logprobs >= 0) Logprobs(&out);
+    const bool wants_logprobs = sampling_.top_logprobs >= 0 || args_.score_token != nullptr;
+    if (out.status == SampleStatus::kOk && wants_logprobs) Logprobs(&out);
     if (threadIdx.x == 0) Publish(out);
   }
 
@@ -487,6 +490,7 @@ class RowSampler {
 
   __device__ void Publish(const SampleOutput& out) const {
     args_.out[row_] = out;
+    if (args_.score_token != nullptr) return;
     if (args_.slot_token != nullptr) args_.slot_token[slot_] = out.token;
     if (out.status == SampleStatus::kOk && sampling_.tracks_tokens != 0 &&
         args_.token_use != nullptr) {

@@ -76,6 +76,9 @@ struct SampleArgs {
   const int32_t* logits_row = nullptr;     // [rows]; null: row r reads line r
   const int32_t* slot = nullptr;           // [rows]; < 0: an inactive row, nothing is written
   const int32_t* position = nullptr;       // [rows], of the sampled token in its sequence
+  // [rows] or null. Given: nothing is drawn or remembered, `out` and `top` get the logprobs of this
+  // token, whatever the slot's top_logprobs; ids within the vocabulary.
+  const int32_t* score_token = nullptr;
   const SlotSampling* sampling = nullptr;  // [slots]
   uint32_t* token_use = nullptr;           // [slots, vocabulary]; null if no slot tracks tokens
   const float* bias = nullptr;    // [slots, vocabulary], -inf = banned; null if no slot has a bias

@@ -3,20 +3,20 @@
 //
 // Enqueue only: an operation returns at once, its effects follow in call order on one stream, and
 // none makes the host wait. All that differs from step to step (ids, positions, block tables,
-// which rows are sampled, the sampling state of the slots) is uploaded by BeginStep and lives on
+// which rows are sampled, the sampling state of the slots) is uploaded by RunStep and lives on
 // the device; operations see it through the backend and take only shapes from the host. So a
-// step of `n` rows is the same sequence of launches every time, and can be captured as a graph.
-// An error of an operation sticks and is returned by EndStep.
+// step of `n` tokens is the same sequence of launches every time, and can be recorded and replayed.
+// An error of an operation sticks and is returned by RunStep.
 //
-// Thread: the engine thread. Memory and weights are taken before the first step, never after.
+// Thread: the loading thread until the first step, then the engine thread. Memory and weights are
+// taken before the first step, never after.
 #pragma once
 
+#include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include <cstdint>
-#include <memory>
-#include <span>
 #include <vector>
 
 #include "worker/checkpoint/linear_weights.h"
@@ -24,25 +24,34 @@
 
 namespace behemoth::worker {
 
-// A row-major matrix on the device. A view: the backend owns the memory and frees it at its end.
-// Element type: activations are the backend's own (cpu: float, cuda: bf16), logits are float.
+enum class ElementUse {
+  kActivation,  // the backend's own element and order (cpu: float; cuda: bf16, some tiled)
+  kLogits,      // float, row-major
+};
+
+// A matrix on the device. A view: the backend owns the memory and frees it at its end.
 struct Tensor {
   void* data = nullptr;
   int32_t rows = 0;
   int32_t cols = 0;
-  Tensor FirstRows(int32_t count) const { return {data, count, cols}; }
+  ElementUse use = ElementUse::kActivation;
+  Tensor FirstRows(int32_t count) const { return {data, count, cols, use}; }
 };
 
 enum class LinearHandle : int32_t {};  // a projection, in the backend's own packing
 enum class GainHandle : int32_t {};    // an RMSNorm gain, [hidden]
 enum class TableHandle : int32_t {};   // an embedding table, [vocabulary, hidden]
 
-enum class ElementUse { kActivation, kLogits };
-enum class KvType { kFloat32, kBfloat16 };
+enum class LinearUse {
+  kPlain,
+  kGateUp,  // for LinearSiluMul: two parts of equal size, gate over up
+};
+enum class KvType { kFloat32, kBfloat16, kFp8 };  // fp8: e4m3
 
 // What a backend is built for; fixed for its life.
 struct BackendSpec {
   RunnerLimits limits;
+  int32_t hidden_size = 0;
   int32_t layers = 0;
   int32_t attention_heads = 0;
   int32_t kv_heads = 0;
@@ -60,19 +69,27 @@ class Backend {
   virtual absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse use) = 0;
   // `parts` are stacked along the outputs (q over k over v; gate over up): one operation for the
   // transformer, whatever their formats. All have the same `in`.
-  virtual absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts) = 0;
+  virtual absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts,
+                                                 LinearUse use) = 0;
   virtual absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) = 0;
   virtual absl::StatusOr<TableHandle> AddTable(DenseMatrix table) = 0;
-  // The table itself as a projection (tied head); no second copy.
-  virtual LinearHandle TableAsLinear(TableHandle table) = 0;
+  // The table itself as a projection (tied head).
+  virtual absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) = 0;
 
   // ---- One step ----
-  // Binds slots, copies blocks, uploads ids and tables. The plan may die after the call.
-  virtual absl::Status BeginStep(const StepPlan& plan) = 0;
+  // Enqueues a whole step: binds slots, copies blocks, uploads ids and tables, then has `forward`
+  // enqueue the operations below for `tokens` tokens. A backend may pad `tokens`, and may replay
+  // what it recorded of an earlier step of the same shape instead of calling `forward`. A plan of
+  // bindings and copies alone has no forward. The plan may die after the call.
+  virtual absl::Status RunStep(const StepPlan& plan,
+                               absl::FunctionRef<void(int32_t tokens)> forward) = 0;
+  // Waits for the oldest step that was enqueued: the one read-back.
+  virtual absl::StatusOr<StepResult> Collect() = 0;
 
+  // ---- Operations: inside `forward` only ----
   // out[t, :] = table[id of token t, :]
   virtual void Embed(TableHandle table, Tensor out) = 0;
-  // out = x / sqrt(mean(x^2) + epsilon) * gain, by row; out may be x
+  // out = x / sqrt(mean(x^2) + epsilon) * gain, by row; out is not x
   virtual void RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) = 0;
   // out = x weight^T
   virtual void Linear(Tensor x, LinearHandle weight, Tensor out) = 0;
@@ -84,7 +101,8 @@ class Backend {
   // rotated, the Hugging Face layout) and writes k and v to the token's place in the paged cache.
   virtual void RopeAndStore(int32_t layer, Tensor qkv) = 0;
   // Causal attention of every token's q over its own sequence's cache, itself included:
-  // out [tokens, heads head_dim]. Decode rows and prefill rows in one call.
+  // out [tokens, heads head_dim]. Of the qkv that RopeAndStore saw last; decode rows and prefill
+  // rows in one call.
   virtual void Attention(int32_t layer, Tensor qkv, Tensor out) = 0;
 
   // Logits are wanted for few tokens: the rows that sample and, rarely, the tokens of prompts whose
@@ -96,11 +114,9 @@ class Backend {
   // Samples the pass's rows (pass 0) or scores the prompt's successors (later passes).
   virtual void Sample(int32_t pass, Tensor logits) = 0;
 
-  virtual absl::Status EndStep() = 0;  // all of the step is enqueued
-  // Waits for the oldest ended step: the one read-back.
-  virtual absl::StatusOr<StepResult> Collect() = 0;
+  // ---- For tests ----
+  // `tensor`'s logits as the last step left them, [rows, cols]. Waits.
+  virtual absl::StatusOr<std::vector<float>> ReadLogits(Tensor tensor) = 0;
 };
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendSpec& spec);
 
 }  // namespace behemoth::worker

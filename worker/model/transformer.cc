@@ -21,17 +21,18 @@ void Transformer::Forward(int32_t tokens) {
     backend_.LinearSiluMul(normed, w.gate_up, intermediate);
     backend_.LinearAdd(intermediate, w.down, x);
   }
-  SampleLogits(x);
+  SampleLogits(x, normed);
 }
 
-void Transformer::SampleLogits(Tensor x) {
+void Transformer::SampleLogits(Tensor x, Tensor normed) {
   for (int32_t pass = 0; pass < backend_.LogitPasses(); ++pass) {
     const Tensor rows = backend_.GatherLogitRows(pass, x, activations_.sampled);
     if (rows.rows == 0) continue;
+    const Tensor last = normed.FirstRows(rows.rows);
     const Tensor logits = activations_.logits.FirstRows(rows.rows);
 
-    backend_.RmsNorm(rows, weights_.final_norm, config_.rms_norm_epsilon, rows);
-    backend_.Linear(rows, weights_.head, logits);
+    backend_.RmsNorm(rows, weights_.final_norm, config_.rms_norm_epsilon, last);
+    backend_.Linear(last, weights_.head, logits);
     backend_.Sample(pass, logits);
   }
 }

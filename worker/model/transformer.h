@@ -22,11 +22,12 @@ class Transformer {
         activations_(activations),
         backend_(backend) {}
 
-  // Enqueues a step of `tokens` tokens, after backend.BeginStep and before its EndStep.
+  // Enqueues the operations of a step of `tokens` tokens: what Backend::RunStep calls.
   void Forward(int32_t tokens);
 
  private:
-  void SampleLogits(Tensor residual);
+  // `normed` is free by then; a pass has no more rows than a step has tokens.
+  void SampleLogits(Tensor residual, Tensor normed);
 
   const ModelConfig config_;
   const TransformerWeights weights_;

@@ -13,6 +13,35 @@ struct Projection {
   int32_t out;
 };
 
+// Projections that share their input and are computed as one.
+struct Fused {
+  std::vector<Projection> projections;
+  int32_t in;
+  LinearUse use = LinearUse::kPlain;
+};
+
+std::string At(int32_t layer) { return absl::StrCat("model.layers.", layer, "."); }
+
+Fused Qkv(const ModelConfig& c, int32_t layer) {
+  return {{{At(layer) + "self_attn.q_proj", c.query_size()},
+           {At(layer) + "self_attn.k_proj", c.kv_size()},
+           {At(layer) + "self_attn.v_proj", c.kv_size()}},
+          c.hidden_size};
+}
+Fused AttentionOut(const ModelConfig& c, int32_t layer) {
+  return {{{At(layer) + "self_attn.o_proj", c.hidden_size}}, c.query_size()};
+}
+Fused GateUp(const ModelConfig& c, int32_t layer) {
+  return {{{At(layer) + "mlp.gate_proj", c.intermediate_size},
+           {At(layer) + "mlp.up_proj", c.intermediate_size}},
+          c.hidden_size,
+          LinearUse::kGateUp};
+}
+Fused Down(const ModelConfig& c, int32_t layer) {
+  return {{{At(layer) + "mlp.down_proj", c.hidden_size}}, c.intermediate_size};
+}
+Fused Head(const ModelConfig& c) { return {{{"lm_head", c.vocabulary_size}}, c.hidden_size}; }
+
 // Reads through one source into one backend. The first error stays; the calls after it do nothing,
 // so that the list of a layer's weights reads as a list.
 class Loader {
@@ -32,16 +61,24 @@ class Loader {
                       : Fail<TableHandle>(table.status());
   }
 
-  LinearHandle Linear(const std::vector<Projection>& projections, int32_t in) {
+  LinearHandle Linear(const Fused& fused) {
     if (!status_.ok()) return {};
     std::vector<LinearWeights> parts;
-    for (const Projection& projection : projections) {
+    for (const Projection& projection : fused.projections) {
       absl::StatusOr<LinearWeights> part =
-          source_.ReadLinear(projection.module, projection.out, in);
+          source_.ReadLinear(projection.module, projection.out, fused.in);
       if (!part.ok()) return Fail<LinearHandle>(part.status());
       parts.push_back(*std::move(part));
     }
-    return Take(backend_.AddLinear(std::move(parts)));
+    const absl::StatusOr<LinearHandle> added = backend_.AddLinear(std::move(parts), fused.use);
+    if (added.ok()) return *added;
+    const std::string& module = fused.projections.front().module;
+    return Fail<LinearHandle>(
+        absl::Status(added.status().code(), absl::StrCat(module, ": ", added.status().message())));
+  }
+
+  LinearHandle TiedHead(TableHandle table) {
+    return status_.ok() ? Take(backend_.TableAsLinear(table)) : LinearHandle();
   }
 
   const absl::Status& status() const { return status_; }
@@ -63,23 +100,44 @@ class Loader {
 };
 
 LayerWeights LoadLayer(const ModelConfig& c, int32_t layer, Loader& load) {
-  const std::string at = absl::StrCat("model.layers.", layer, ".");
   LayerWeights weights;
-  weights.attention_norm = load.Gain(at + "input_layernorm.weight", c.hidden_size);
-  weights.qkv = load.Linear({{at + "self_attn.q_proj", c.query_size()},
-                             {at + "self_attn.k_proj", c.kv_size()},
-                             {at + "self_attn.v_proj", c.kv_size()}},
-                            c.hidden_size);
-  weights.attention_out = load.Linear({{at + "self_attn.o_proj", c.hidden_size}}, c.query_size());
-  weights.mlp_norm = load.Gain(at + "post_attention_layernorm.weight", c.hidden_size);
-  weights.gate_up = load.Linear(
-      {{at + "mlp.gate_proj", c.intermediate_size}, {at + "mlp.up_proj", c.intermediate_size}},
-      c.hidden_size);
-  weights.down = load.Linear({{at + "mlp.down_proj", c.hidden_size}}, c.intermediate_size);
+  weights.attention_norm = load.Gain(At(layer) + "input_layernorm.weight", c.hidden_size);
+  weights.qkv = load.Linear(Qkv(c, layer));
+  weights.attention_out = load.Linear(AttentionOut(c, layer));
+  weights.mlp_norm = load.Gain(At(layer) + "post_attention_layernorm.weight", c.hidden_size);
+  weights.gate_up = load.Linear(GateUp(c, layer));
+  weights.down = load.Linear(Down(c, layer));
   return weights;
 }
 
+LinearShape AsShape(const Fused& fused, const QuantizationConfig& quantization) {
+  LinearShape shape{.in = fused.in, .use = fused.use};
+  for (const Projection& projection : fused.projections) {
+    shape.parts.push_back(
+        {projection.module, projection.out, quantization.SchemeOf(projection.module)});
+  }
+  return shape;
+}
+
 }  // namespace
+
+ModelShape ShapeOf(const ModelConfig& config, const QuantizationConfig& quantization) {
+  ModelShape shape{.vocabulary_size = config.vocabulary_size,
+                   .hidden_size = config.hidden_size,
+                   .gains = 2 * config.layers + 1,
+                   .tied_head = config.tied_head};
+  const auto add = [&](const Fused& fused) {
+    shape.linears.push_back(AsShape(fused, quantization));
+  };
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    add(Qkv(config, layer));
+    add(AttentionOut(config, layer));
+    add(GateUp(config, layer));
+    add(Down(config, layer));
+  }
+  if (!config.tied_head) add(Head(config));
+  return shape;
+}
 
 absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config, WeightSource& source,
                                                Backend& backend,
@@ -93,11 +151,8 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config, Weight
     if (on_layer) on_layer(layer + 1);
   }
   weights.final_norm = load.Gain("model.norm.weight", config.hidden_size);
-  if (!config.tied_head) {
-    weights.head = load.Linear({{"lm_head", config.vocabulary_size}}, config.hidden_size);
-  }
+  weights.head = config.tied_head ? load.TiedHead(weights.embedding) : load.Linear(Head(config));
   if (!load.status().ok()) return load.status();
-  if (config.tied_head) weights.head = backend.TableAsLinear(weights.embedding);
   return weights;
 }
 

@@ -9,6 +9,7 @@
 
 #include "worker/checkpoint/weight_source.h"
 #include "worker/device/backend.h"
+#include "worker/device/device.h"
 #include "worker/model/model_config.h"
 
 namespace behemoth::worker {
@@ -28,6 +29,9 @@ struct TransformerWeights {
   GainHandle final_norm{};
   LinearHandle head{};  // the embedding itself if tied
 };
+
+// The same weights as shapes, for the memory plan.
+ModelShape ShapeOf(const ModelConfig& config, const QuantizationConfig& quantization);
 
 // Reads and packs one layer at a time; `on_layer(done)` after each, `done` from 1 to the layers.
 absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config, WeightSource& source,

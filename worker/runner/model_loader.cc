@@ -8,7 +8,6 @@
 
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/checkpoint/random_weights.h"
-#include "worker/device/cpu/paged_cache.h"
 #include "worker/model/activations.h"
 #include "worker/model/transformer.h"
 #include "worker/runner/model_folder.h"
@@ -28,22 +27,22 @@ uint64_t RandomWeightBytes(const ModelFolder& folder) {
   return tables + (all - tables) / 4 + (all - tables) / group;
 }
 
-RunnerLimits LimitsOf(const ModelConfig& config, const LoadOptions& options) {
+RunnerLimits LimitsOf(const ModelConfig& config, const LoadOptions& options, const Device& device) {
   RunnerLimits limits;
   limits.vocabulary_size = config.vocabulary_size;
   limits.context_tokens =
       options.max_model_len == 0 ? config.context_tokens : options.max_model_len;
-  limits.tokens_per_block = cpu::kTokensPerBlock;
+  limits.tokens_per_block = device.tokens_per_block();
   limits.max_sequences = options.max_sequences;
-  limits.max_step_tokens = options.max_step_tokens;
+  limits.max_step_tokens = options.max_step_tokens != 0
+                               ? options.max_step_tokens
+                               : std::max(device.default_step_tokens(), options.max_sequences);
+  limits.pipeline_depth = device.pipeline_depth();
   return limits;
 }
 
 absl::Status CheckOptions(const LoadOptions& options, const ModelConfig& config) {
   const auto bad = [](const std::string& what) { return absl::InvalidArgumentError(what); };
-  if (options.backend != BackendKind::kCpu) {
-    return absl::UnimplementedError("backend: this build has the cpu backend only");
-  }
   if (options.max_model_len < 0 || options.max_model_len > config.context_tokens) {
     return bad(absl::StrCat("max_model_len: must be 0 to ", config.context_tokens,
                             ", the model's max_position_embeddings"));
@@ -51,41 +50,57 @@ absl::Status CheckOptions(const LoadOptions& options, const ModelConfig& config)
   if (options.max_sequences < 1 || options.max_sequences > 4096) {
     return bad("max_sequences: must be 1 to 4096");
   }
-  if (options.max_step_tokens < options.max_sequences || options.max_step_tokens > 65536) {
+  if (options.max_step_tokens != 0 &&
+      (options.max_step_tokens < options.max_sequences || options.max_step_tokens > 65536)) {
     return bad("max_step_tokens: must be max_sequences to 65536");
   }
   if (options.threads < 1 || options.threads > 1024) return bad("threads: must be 1 to 1024");
   return absl::OkStatus();
 }
 
-class CpuModel : public OpenedModel {
+class DeviceModel : public OpenedModel {
  public:
-  CpuModel(const LoadOptions& options, ModelFolder folder, std::unique_ptr<WeightSource> source)
-      : folder_(std::move(folder)), source_(std::move(source)) {
+  DeviceModel(const LoadOptions& options, const Device& device, ModelFolder folder)
+      : device_(device), folder_(std::move(folder)) {
     const ModelConfig& config = folder_.config;
-    spec_ = {.limits = LimitsOf(config, options),
+    spec_ = {.limits = LimitsOf(config, options, device),
+             .hidden_size = config.hidden_size,
              .layers = config.layers,
              .attention_heads = config.attention_heads,
              .kv_heads = config.kv_heads,
              .head_dim = config.head_dim,
              .rope_inverse_frequencies = config.rope_inverse_frequencies,
-             .kv_type = options.kv_type,
+             .kv_type = options.kv_type.value_or(device.default_kv_type()),
              .threads = options.threads};
     folder_.description.context_tokens = spec_.limits.context_tokens;
-    needs_.activation_bytes = ActivationBytes(config, spec_.limits, sizeof(float));
-    needs_.block_bytes = cpu::PagedCache::BlockBytes(spec_);
-    needs_.tokens_per_block = spec_.limits.tokens_per_block;
-    needs_.blocks_for_one_context =
-        (spec_.limits.context_tokens + needs_.tokens_per_block - 1) / needs_.tokens_per_block;
   }
 
-  void SetWeights(uint64_t bytes, std::string fingerprint) {
-    needs_.weight_bytes = bytes;
+  // Where the weights come from, and what they and the rest will take.
+  absl::Status Plan(std::unique_ptr<WeightSource> source, uint64_t stored_bytes,
+                    std::string fingerprint) {
+    source_ = std::move(source);
     folder_.description.weights_fingerprint = std::move(fingerprint);
+    shape_ = ShapeOf(folder_.config, folder_.quantization);
+    shape_.stored_bytes = stored_bytes;
+    absl::StatusOr<DeviceNeeds> needs = device_.Needs(shape_, spec_);
+    if (!needs.ok()) return needs.status();
+    RunnerLimits taken = spec_.limits;
+    taken.max_step_tokens = needs->token_rows;
+    taken.max_sequences = needs->sequence_rows;
+    const int32_t context = spec_.limits.context_tokens, block = spec_.limits.tokens_per_block;
+    needs_ = {.weight_bytes = needs->weight_bytes,
+              .activation_bytes = ActivationBytes(
+                  folder_.config, taken, static_cast<uint64_t>(needs->activation_element_bytes)),
+              .workspace_bytes = needs->workspace_bytes,
+              .block_bytes = needs->block_bytes,
+              .tokens_per_block = block,
+              .blocks_for_one_context = (context + block - 1) / block};
+    return absl::OkStatus();
   }
 
   const ModelDescription& description() const override { return folder_.description; }
   const ModelNeeds& needs() const override { return needs_; }
+  const RunnerLimits& limits() const override { return spec_.limits; }
 
   absl::StatusOr<std::unique_ptr<ModelRunner>> Load(
       int32_t blocks, const std::function<void(const LoadProgress&)>& progress) override {
@@ -110,7 +125,7 @@ class CpuModel : public OpenedModel {
  private:
   absl::StatusOr<std::unique_ptr<ModelRunner>> Build(
       WeightSource& source, const std::function<void(const LoadProgress&)>& progress) {
-    absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCpuBackend(spec_);
+    absl::StatusOr<std::unique_ptr<Backend>> backend = device_.Start(shape_, spec_);
     if (!backend.ok()) return backend.status();
     const ModelConfig& config = folder_.config;
     const auto on_layer = [&](int32_t done) {
@@ -127,33 +142,40 @@ class CpuModel : public OpenedModel {
                                                std::move(transformer));
   }
 
+  const Device& device_;
   ModelFolder folder_;
   std::unique_ptr<WeightSource> source_;
+  ModelShape shape_;
   BackendSpec spec_;
   ModelNeeds needs_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options) {
+absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options,
+                                                       const Device& device) {
   absl::StatusOr<ModelFolder> folder = ReadModelFolder(options.folder);
   if (!folder.ok()) return folder.status();
   if (absl::Status checked = CheckOptions(options, folder->config); !checked.ok()) return checked;
+  std::unique_ptr<WeightSource> source;
+  uint64_t bytes = 0;
+  std::string fingerprint;
   if (options.load_format == LoadFormat::kRandom) {
-    const uint64_t bytes = RandomWeightBytes(*folder);
-    auto source = std::make_unique<RandomWeights>(options.random_seed, folder->quantization);
-    auto model = std::make_unique<CpuModel>(options, *std::move(folder), std::move(source));
-    model->SetWeights(bytes, absl::StrCat("random:", options.random_seed));
-    return model;
+    source = std::make_unique<RandomWeights>(options.random_seed, folder->quantization);
+    bytes = RandomWeightBytes(*folder);
+    fingerprint = absl::StrCat("random:", options.random_seed);
+  } else {
+    absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.folder, folder->quantization);
+    if (!checkpoint.ok()) return checkpoint.status();
+    absl::StatusOr<std::string> sampled = checkpoint->Fingerprint(folder->config_text);
+    if (!sampled.ok()) return sampled.status();
+    fingerprint = *std::move(sampled);
+    bytes = checkpoint->tensor_bytes();
+    source = std::make_unique<Checkpoint>(*std::move(checkpoint));
   }
-  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.folder, folder->quantization);
-  if (!checkpoint.ok()) return checkpoint.status();
-  absl::StatusOr<std::string> fingerprint = checkpoint->Fingerprint(folder->config_text);
-  if (!fingerprint.ok()) return fingerprint.status();
-  const uint64_t bytes = checkpoint->tensor_bytes();
-  auto source = std::make_unique<Checkpoint>(*std::move(checkpoint));
-  auto model = std::make_unique<CpuModel>(options, *std::move(folder), std::move(source));
-  model->SetWeights(bytes, *std::move(fingerprint));
+  auto model = std::make_unique<DeviceModel>(options, device, *std::move(folder));
+  absl::Status planned = model->Plan(std::move(source), bytes, std::move(fingerprint));
+  if (!planned.ok()) return planned;
   return model;
 }
 

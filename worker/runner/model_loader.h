@@ -1,7 +1,7 @@
 // From a model folder to a running model, in two steps, so that an impossible memory plan is
 // refused before a byte of weights is read:
 //
-//   auto model = OpenModel(options);                  // config and headers only: milliseconds
+//   auto model = OpenModel(options, *device);         // config and headers only: milliseconds
 //   (*model)->needs(), (*model)->description()        // the memory plan decides `blocks`
 //   auto runner = (*model)->Load(blocks, progress);   // reads, packs, allocates
 //
@@ -19,24 +19,22 @@
 #include <string>
 #include <vector>
 
-#include "worker/device/backend.h"
+#include "worker/device/device.h"
 #include "worker/runner/model_runner.h"
 
 namespace behemoth::worker {
 
 enum class LoadFormat { kAuto, kRandom };
-enum class BackendKind { kCpu, kCuda };
 
 struct LoadOptions {
   std::string folder;
   LoadFormat load_format = LoadFormat::kAuto;
-  uint64_t random_seed = 0;  // kRandom: the same seed and config give the same weights
-  BackendKind backend = BackendKind::kCpu;
-  KvType kv_type = KvType::kFloat32;
-  int32_t max_model_len = 0;  // 0 = the config's context; never above it
+  uint64_t random_seed = 0;       // kRandom: the same seed and config give the same weights
+  std::optional<KvType> kv_type;  // nullopt = the device's own
+  int32_t max_model_len = 0;      // 0 = the config's context; never above it
   int32_t max_sequences = 64;
-  int32_t max_step_tokens = 512;  // at least max_sequences
-  int32_t threads = 2;            // cpu
+  int32_t max_step_tokens = 0;  // at least max_sequences; 0 = the device's own
+  int32_t threads = 2;          // cpu
 };
 
 // What generation_config.json asks for where a request says nothing.
@@ -67,9 +65,12 @@ struct ModelDescription {
 struct ModelNeeds {
   uint64_t weight_bytes = 0;
   uint64_t activation_bytes = 0;  // for max_step_tokens and max_sequences, logits included
+  uint64_t workspace_bytes = 0;   // step inputs, sampling state, kernels' scratch
   uint64_t block_bytes = 0;       // one KV block: kTokensPerBlock tokens of every layer
   int32_t tokens_per_block = 0;
   int32_t blocks_for_one_context = 0;  // the longest legal request alone
+
+  uint64_t fixed_bytes() const { return weight_bytes + activation_bytes + workspace_bytes; }
 };
 
 struct LoadProgress {
@@ -82,11 +83,15 @@ class OpenedModel {
   virtual ~OpenedModel() = default;
   virtual const ModelDescription& description() const = 0;
   virtual const ModelNeeds& needs() const = 0;
+  // What the runner will have; `blocks` is still 0.
+  virtual const RunnerLimits& limits() const = 0;
   // Once. `progress` is called from this thread, after each layer.
   virtual absl::StatusOr<std::unique_ptr<ModelRunner>> Load(
       int32_t blocks, const std::function<void(const LoadProgress&)>& progress) = 0;
 };
 
-absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options);
+// `device` outlives the model and its runner.
+absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options,
+                                                       const Device& device);
 
 }  // namespace behemoth::worker

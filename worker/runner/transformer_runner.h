@@ -1,4 +1,4 @@
-// The runner of any backend: a step is BeginStep, the forward pass, EndStep.
+// The runner of any backend: a step is the forward pass over what the plan says.
 #pragma once
 
 #include <memory>

@@ -305,6 +305,7 @@ void Scheduler::EmitRow(Sequence& sequence, int32_t tokens) {
        .first_block = static_cast<int32_t>(plan.block_ids.size()),
        .block_count = blocks,
        .slot = *sequence.slot,
+       .output_count = end - std::clamp(request->prompt_tokens(), sequence.planned, end),
        .prompt_logprobs = prompt_logprobs,
        .next_token = end < sequence.known() ? sequence.tokens[end] : kPendingToken});
   for (int32_t position = sequence.planned; position < end; ++position) {

@@ -42,6 +42,9 @@ struct StepRow {
   int32_t first_block = 0;  // into StepPlan::block_ids: the table covering [0, position + count)
   int32_t block_count = 0;
   SlotId slot{};  // whose pending token kPendingToken means
+  // Of the tokens, the last ones that are no prompt: sampled or forced. A backend computes such a
+  // token in one way, whether it comes alone or in a row that catches up after a preemption.
+  int32_t output_count = 0;
   // Return the logprobs of each token's successor in the prompt. The last one's successor lies
   // outside the row: next_token, or kPendingToken where the prompt ends here.
   bool prompt_logprobs = false;

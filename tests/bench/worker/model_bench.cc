@@ -13,9 +13,11 @@ constexpr int32_t kRowsAtMost = 64;
 constexpr int32_t kBlocksPerRow = 8;
 
 std::unique_ptr<ModelRunner> Runner(benchmark::State& state) {
+  static const std::unique_ptr<Device> cpu = OpenCpu();
   auto model = OpenModel({.folder = BEHEMOTH_SOURCE_DIR "/tests/models/tiny",
                           .max_model_len = 64 * kBlocksPerRow,
-                          .max_sequences = kRowsAtMost});
+                          .max_sequences = kRowsAtMost},
+                         *cpu);
   if (!model.ok()) {
     state.SkipWithError(std::string(model.status().message()).c_str());
     return nullptr;

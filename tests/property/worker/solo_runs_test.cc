@@ -1,6 +1,6 @@
-// The real engine on the CPU backend with the tiny checkpoint: 64 requests at a time, prompts with
-// common beginnings, callers that leave at any token; half of them in a pool where all can run at
-// once, half in one where they preempt each other.
+// The real engine with the tiny checkpoint, on the CPU or, with --backend=cuda, on a GPU: 64
+// requests at a time, prompts with common beginnings, callers that leave at any token; half of them
+// in a pool where all can run at once, half in one where they preempt each other.
 // Every text is bitwise the one of the request alone, its logprobs too; nothing leaks.
 // --requests=10000 is the full number; ctest runs a part of it.
 #include <absl/strings/str_cat.h>
@@ -163,11 +163,18 @@ class SoloRunsTest : public ::testing::Test {
   static constexpr int32_t kNarrowBlocks = 6;
 
   void SetUp() override {
+    if (Options().cuda) {
+      auto gpu = OpenCuda(0);
+      ASSERT_TRUE(gpu.ok()) << gpu.status();
+      device_ = *std::move(gpu);
+    } else {
+      device_ = OpenCpu();
+    }
     LoadOptions options{.folder = BEHEMOTH_SOURCE_DIR "/tests/models/tiny",
                         .max_model_len = kContext,
                         .max_sequences = kConcurrent,
                         .max_step_tokens = 192};
-    auto model = OpenModel(options);
+    auto model = OpenModel(options, *device_);
     ASSERT_TRUE(model.ok()) << model.status();
     auto runner = (*model)->Load(kWideBlocks, nullptr);
     ASSERT_TRUE(runner.ok()) << runner.status();
@@ -224,6 +231,7 @@ class SoloRunsTest : public ::testing::Test {
                    const std::vector<std::vector<Said>>& solo, PressureObserver* observer);
 
   absl::Mutex mutex_;
+  std::unique_ptr<Device> device_;
   std::unique_ptr<ModelRunner> runner_;
   int32_t submitted_ = 0;
 };

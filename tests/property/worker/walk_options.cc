@@ -30,6 +30,10 @@ bool Parse(const std::string& argument) {
   if (name == "--seed") return absl::SimpleAtoi(value, &options.seed);
   if (name == "--walks") return absl::SimpleAtoi(value, &options.walks);
   if (name == "--steps") return absl::SimpleAtoi(value, &options.steps);
+  if (name == "--backend") {
+    options.cuda = value == "cuda";
+    return options.cuda || value == "cpu";
+  }
   if (name == "--requests") return absl::SimpleAtoi(value, &options.requests);
   return false;
 }
@@ -56,8 +60,10 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   for (int i = 1; i < argc; ++i) {
     if (!behemoth::worker::Parse(argv[i])) {
-      std::fprintf(stderr, "unknown or bad: %s (--seed=N --walks=N --steps=N --requests=N)\n",
-                   argv[i]);
+      std::fprintf(
+          stderr,
+          "unknown or bad: %s (--seed=N --walks=N --steps=N --requests=N --backend=cpu|cuda)\n",
+          argv[i]);
       return 2;
     }
   }

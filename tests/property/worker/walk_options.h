@@ -12,6 +12,7 @@ struct WalkOptions {
   int32_t walks = 0;     // 0 = what the test says
   int32_t steps = 0;     // of each walk; 0 = what the test says
   int32_t requests = 0;  // of the solo runs; 0 = what the test says
+  bool cuda = false;     // the solo runs on GPU 0
 };
 const WalkOptions& Options();
 

@@ -1,4 +1,4 @@
-// The reference backend: float activations, a step done when EndStep returns.
+// The reference backend: float activations, a step done when RunStep returns.
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
@@ -13,6 +13,9 @@
 #include "worker/device/cpu/step_inputs.h"
 #include "worker/device/cpu/thread_team.h"
 #include "worker/device/cpu/vector_loops.h"
+#include "worker/device/device.h"
+#include "worker/device/host_memory.h"
+#include "worker/device/plan_check.h"
 #include "worker/sampling/sampler.h"
 
 namespace behemoth::worker {
@@ -34,12 +37,12 @@ class CpuBackend : public Backend {
         cache_(spec),
         slots_(spec.limits.max_sequences, SamplerState(spec.limits.vocabulary_size)) {}
 
-  absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse) override {
+  absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse use) override {
     memory_.emplace_back(static_cast<size_t>(rows) * cols);
-    return Tensor{memory_.back().data(), rows, cols};
+    return Tensor{memory_.back().data(), rows, cols, use};
   }
 
-  absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts) override {
+  absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts, LinearUse) override {
     absl::StatusOr<CpuLinear> linear = CpuLinear::Make(std::move(parts));
     if (!linear.ok()) return linear.status();
     return Keep(*std::move(linear));
@@ -59,17 +62,28 @@ class CpuBackend : public Backend {
     return static_cast<TableHandle>(tables_.size() - 1);
   }
 
-  LinearHandle TableAsLinear(TableHandle table) override {
+  absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override {
     return Keep(CpuLinear(&tables_[static_cast<size_t>(table)]));
   }
 
-  absl::Status BeginStep(const StepPlan& plan) override {
-    if (absl::Status legal = cpu::CheckBindings(plan, spec_.limits); !legal.ok()) return legal;
+  absl::Status RunStep(const StepPlan& plan,
+                       absl::FunctionRef<void(int32_t tokens)> forward) override {
+    if (absl::Status legal = CheckPlan(plan, spec_.limits); !legal.ok()) return legal;
     for (const SlotBinding& binding : plan.bindings) {
       slots_[static_cast<size_t>(binding.slot)].Bind(binding);
     }
     for (const BlockCopy& copy : plan.copies) cache_.Copy(copy.from, copy.to);
-    return step_.Load(plan, spec_, slots_);
+    if (absl::Status loaded = step_.Load(plan, spec_, slots_); !loaded.ok()) return loaded;
+    if (!plan.token_ids.empty()) forward(static_cast<int32_t>(plan.token_ids.size()));
+    results_.push_back(std::move(step_.result));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<StepResult> Collect() override {
+    if (results_.empty()) return absl::FailedPreconditionError("no step was submitted");
+    StepResult result = std::move(results_.front());
+    results_.pop_front();
+    return result;
   }
 
   void Embed(TableHandle handle, Tensor out) override {
@@ -162,16 +176,9 @@ class CpuBackend : public Backend {
     });
   }
 
-  absl::Status EndStep() override {
-    results_.push_back(std::move(step_.result));
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<StepResult> Collect() override {
-    if (results_.empty()) return absl::FailedPreconditionError("no step was submitted");
-    StepResult result = std::move(results_.front());
-    results_.pop_front();
-    return result;
+  absl::StatusOr<std::vector<float>> ReadLogits(Tensor tensor) override {
+    const float* first = Floats(tensor);
+    return std::vector<float>(first, first + static_cast<size_t>(tensor.rows) * tensor.cols);
   }
 
  private:
@@ -205,14 +212,37 @@ class CpuBackend : public Backend {
   std::deque<StepResult> results_;
 };
 
+class CpuDevice : public Device {
+ public:
+  std::string name() const override { return "cpu"; }
+  DeviceMemory memory() const override { return HostMemory(); }
+  int32_t tokens_per_block() const override { return cpu::kTokensPerBlock; }
+  int32_t pipeline_depth() const override { return 1; }
+  KvType default_kv_type() const override { return KvType::kFloat32; }
+  int32_t default_step_tokens() const override { return 512; }
+  // The host is shared with others: six chats of 8,192 tokens of the tiny model.
+  uint64_t default_kv_bytes() const override { return uint64_t{512} << 20; }
+
+  absl::StatusOr<DeviceNeeds> Needs(const ModelShape& shape,
+                                    const BackendSpec& spec) const override {
+    if (spec.kv_type == KvType::kFp8) {
+      return absl::UnimplementedError("kv_cache_dtype: the cpu backend has float32 and bf16");
+    }
+    return DeviceNeeds{.weight_bytes = shape.stored_bytes,
+                       .block_bytes = cpu::PagedCache::BlockBytes(spec),
+                       .activation_element_bytes = sizeof(float),
+                       .token_rows = spec.limits.max_step_tokens,
+                       .sequence_rows = spec.limits.max_sequences};
+  }
+
+  absl::StatusOr<std::unique_ptr<Backend>> Start(const ModelShape&,
+                                                 const BackendSpec& spec) const override {
+    return std::make_unique<CpuBackend>(spec);
+  }
+};
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const BackendSpec& spec) {
-  if (spec.limits.tokens_per_block != cpu::kTokensPerBlock) {
-    return absl::InternalError(
-        absl::StrCat("the cpu backend's blocks hold ", cpu::kTokensPerBlock, " tokens"));
-  }
-  return std::make_unique<CpuBackend>(spec);
-}
+std::unique_ptr<Device> OpenCpu() { return std::make_unique<CpuDevice>(); }
 
 }  // namespace behemoth::worker

@@ -1,4 +1,4 @@
-// A StepPlan unrolled per token, for the CPU's loops: what BeginStep uploads on a device.
+// A StepPlan unrolled per token, for the CPU's loops: what is uploaded on a device.
 #pragma once
 
 #include <absl/status/status.h>
@@ -31,8 +31,7 @@ struct StepInputs {
   std::vector<std::vector<LogitRow>> passes;
   StepResult result;  // sized; filled by sampling
 
-  // INTERNAL if the plan is not one that the limits allow: the engine's bug, found before a loop
-  // runs past an end.
+  // `plan` has passed CheckPlan. INTERNAL if a pending token is none.
   absl::Status Load(const StepPlan& plan, const BackendSpec& spec,
                     const std::vector<SamplerState>& slots);
 
@@ -43,8 +42,5 @@ struct StepInputs {
                        const SamplerState& slot);
   void Rotate(int32_t position, const std::vector<float>& inverse_frequencies);
 };
-
-// INTERNAL if a binding or a copy names a slot, token or block outside the limits.
-absl::Status CheckBindings(const StepPlan& plan, const RunnerLimits& limits);
 
 }  // namespace behemoth::worker::cpu

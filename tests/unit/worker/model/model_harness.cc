@@ -17,20 +17,24 @@ void ModelHarness::Load(const HarnessOptions& options) {
   ASSERT_TRUE(folder.ok()) << folder.status();
   folder_ = *std::move(folder);
   const ModelConfig& config = folder_.config;
+  if (options.device == nullptr) cpu_ = OpenCpu();
+  const Device& device = options.device == nullptr ? *cpu_ : *options.device;
   spec_ = {.limits = {.vocabulary_size = config.vocabulary_size,
                       .context_tokens = options.context_tokens,
                       .blocks = options.blocks,
                       .tokens_per_block = 64,
                       .max_sequences = options.max_sequences,
-                      .max_step_tokens = options.max_step_tokens},
+                      .max_step_tokens = options.max_step_tokens,
+                      .pipeline_depth = device.pipeline_depth()},
+           .hidden_size = config.hidden_size,
            .layers = config.layers,
            .attention_heads = config.attention_heads,
            .kv_heads = config.kv_heads,
            .head_dim = config.head_dim,
            .rope_inverse_frequencies = config.rope_inverse_frequencies,
-           .kv_type = options.kv_type,
+           .kv_type = options.kv_type.value_or(device.default_kv_type()),
            .threads = options.threads};
-  auto backend = MakeCpuBackend(spec_);
+  auto backend = device.Start(ShapeOf(config, folder_.quantization), spec_);
   ASSERT_TRUE(backend.ok()) << backend.status();
   backend_ = *std::move(backend);
   auto checkpoint = Checkpoint::Open(options.folder, folder_.quantization);
@@ -57,7 +61,8 @@ StepPlan ModelHarness::PlanFor(const std::vector<Piece>& pieces) {
                          .position = piece.position,
                          .first_block = static_cast<int32_t>(plan.block_ids.size()),
                          .block_count = static_cast<int32_t>(piece.blocks.size()),
-                         .slot = slot});
+                         .slot = slot,
+                         .output_count = piece.output_count});
     plan.token_ids.insert(plan.token_ids.end(), piece.tokens.begin(), piece.tokens.end());
     plan.block_ids.insert(plan.block_ids.end(), piece.blocks.begin(), piece.blocks.end());
     if (!piece.sample) continue;
@@ -69,34 +74,36 @@ StepPlan ModelHarness::PlanFor(const std::vector<Piece>& pieces) {
   return plan;
 }
 
-absl::Status ModelHarness::BeginOnly(const std::vector<Piece>& pieces) {
-  return backend_->BeginStep(PlanFor(pieces));
+absl::Status ModelHarness::Verdict(const std::vector<Piece>& pieces) {
+  return backend_->RunStep(PlanFor(pieces), [](int32_t) {});
 }
 
 void ModelHarness::CopyBlock(BlockId from, BlockId to) {
   StepPlan plan;
   plan.number = ++step_;
   plan.copies.push_back({from, to});
-  const absl::Status begun = backend_->BeginStep(plan);
-  EXPECT_TRUE(begun.ok()) << begun;
-  EXPECT_TRUE(backend_->EndStep().ok());
+  const absl::Status ran = backend_->RunStep(plan, [](int32_t) { ADD_FAILURE() << "no tokens"; });
+  EXPECT_TRUE(ran.ok()) << ran;
   EXPECT_TRUE(backend_->Collect().ok());
 }
 
 std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pieces) {
   const StepPlan plan = PlanFor(pieces);
-  const absl::Status begun = backend_->BeginStep(plan);
-  EXPECT_TRUE(begun.ok()) << begun;
-  if (!begun.ok()) return {};
-  transformer_->Forward(static_cast<int32_t>(plan.token_ids.size()));
-  EXPECT_TRUE(backend_->EndStep().ok());
+  const absl::Status ran =
+      backend_->RunStep(plan, [this](int32_t tokens) { transformer_->Forward(tokens); });
+  EXPECT_TRUE(ran.ok()) << ran;
+  if (!ran.ok()) return {};
   auto result = backend_->Collect();
-  EXPECT_TRUE(result.ok());
+  EXPECT_TRUE(result.ok()) << result.status();
+  if (!result.ok()) return {};
   result_ = *std::move(result);
   // Greedy sampling without masks leaves the row as the model made it.
+  const int32_t rows = static_cast<int32_t>(plan.samples.size());
+  const auto all = backend_->ReadLogits(activations_.logits.FirstRows(rows));
+  EXPECT_TRUE(all.ok()) << all.status();
   std::vector<std::vector<float>> logits;
-  const auto* row = static_cast<const float*>(activations_.logits.data);
-  for (size_t i = 0; i < plan.samples.size(); ++i, row += vocabulary_size()) {
+  for (int32_t i = 0; all.ok() && i < rows; ++i) {
+    const auto row = all->begin() + int64_t{i} * vocabulary_size();
     logits.emplace_back(row, row + vocabulary_size());
   }
   return logits;

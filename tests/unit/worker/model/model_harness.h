@@ -3,10 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "worker/device/backend.h"
+#include "worker/device/device.h"
 #include "worker/model/activations.h"
 #include "worker/model/transformer.h"
 #include "worker/runner/model_folder.h"
@@ -15,12 +16,13 @@ namespace behemoth::worker {
 
 struct HarnessOptions {
   std::string folder;
+  const Device* device = nullptr;  // nullptr: the cpu
   int32_t context_tokens = 256;
   int32_t max_sequences = 8;
   int32_t max_step_tokens = 256;
   int32_t blocks = 32;
   int32_t threads = 2;
-  KvType kv_type = KvType::kFloat32;
+  std::optional<KvType> kv_type;  // nullopt: the device's own
 };
 
 // One sequence's part of a step.
@@ -30,6 +32,7 @@ struct Piece {
   int32_t position = 0;
   std::vector<BlockId> blocks;  // the whole table
   bool sample = true;
+  int32_t output_count = 0;  // of the tokens, the last ones that are no prompt
 };
 
 class ModelHarness {
@@ -42,8 +45,8 @@ class ModelHarness {
 
   // Runs one step, greedy; the raw logits of each piece that samples, in order.
   std::vector<std::vector<float>> Step(const std::vector<Piece>& pieces);
-  // What BeginStep says to the same step.
-  absl::Status BeginOnly(const std::vector<Piece>& pieces);
+  // What the backend says to a step of which nothing is computed.
+  absl::Status Verdict(const std::vector<Piece>& pieces);
   // Runs a step that copies a block and nothing else.
   void CopyBlock(BlockId from, BlockId to);
   // Logits after the last of `tokens`, computed in chunks of at most `chunk` in blocks of its own.
@@ -57,6 +60,7 @@ class ModelHarness {
   void Load(const HarnessOptions& options);
   StepPlan PlanFor(const std::vector<Piece>& pieces);
 
+  std::unique_ptr<Device> cpu_;
   ModelFolder folder_;
   BackendSpec spec_;
   std::unique_ptr<Backend> backend_;

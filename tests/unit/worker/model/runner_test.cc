@@ -19,8 +19,13 @@ LoadOptions Options(const std::string& variant = "sym_g128") {
           .max_step_tokens = 64};
 }
 
+const Device& Cpu() {
+  static const Device* const device = OpenCpu().release();
+  return *device;
+}
+
 std::unique_ptr<ModelRunner> Loaded(const LoadOptions& options) {
-  auto model = OpenModel(options);
+  auto model = OpenModel(options, Cpu());
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return nullptr;
   auto runner = (*model)->Load(8, nullptr);
@@ -66,7 +71,7 @@ StepResult RunStep(ModelRunner& runner, const StepPlan& plan) {
 }
 
 TEST(ModelLoaderTest, SaysWhatTheModelIsAndNeedsBeforeItReadsAWeight) {
-  const auto model = OpenModel(Options("gptq_v2_asym_g128_desc_act"));
+  const auto model = OpenModel(Options("gptq_v2_asym_g128_desc_act"), Cpu());
   ASSERT_TRUE(model.ok()) << model.status();
   const ModelDescription& is = (*model)->description();
   EXPECT_EQ(is.architecture, "MistralForCausalLM");
@@ -82,7 +87,7 @@ TEST(ModelLoaderTest, SaysWhatTheModelIsAndNeedsBeforeItReadsAWeight) {
 }
 
 TEST(ModelLoaderTest, ReportsProgressByLayer) {
-  auto model = OpenModel(Options());
+  auto model = OpenModel(Options(), Cpu());
   ASSERT_TRUE(model.ok());
   std::vector<uint64_t> done;
   ASSERT_TRUE((*model)->Load(4, [&](const LoadProgress& p) { done.push_back(p.done_bytes); }).ok());
@@ -93,7 +98,7 @@ TEST(ModelLoaderTest, ReportsProgressByLayer) {
 
 TEST(ModelLoaderTest, BadOptionsNameThemselves) {
   const auto says = [](const LoadOptions& options) {
-    return std::string(OpenModel(options).status().message());
+    return std::string(OpenModel(options, Cpu()).status().message());
   };
   LoadOptions o = Options();
   o.max_model_len = 1025;

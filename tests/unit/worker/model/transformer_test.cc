@@ -158,9 +158,7 @@ TEST(TransformerTest, ACopiedBlockServesLikeTheFirst) {
 TEST(TransformerTest, APlanBeyondTheLimitsIsAnErrorNotACrash) {
   ModelHarness model(Small("sym_g128"));
   ASSERT_TRUE(model.ok());
-  const auto refuses = [&](const Piece& piece) {
-    return absl::IsInternal(model.BeginOnly({piece}));
-  };
+  const auto refuses = [&](const Piece& piece) { return absl::IsInternal(model.Verdict({piece})); };
   const auto table = ModelHarness::Table(0, 1);
   EXPECT_FALSE(refuses({.tokens = {1}, .blocks = table}));
   EXPECT_TRUE(refuses({.tokens = {256}, .blocks = table}));

@@ -1,0 +1,459 @@
+#include "worker/device/cuda/cuda_backend.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "kernels/fused/fused.h"
+#include "worker/checkpoint/element.h"
+#include "worker/device/cuda/cuda_status.h"
+#include "worker/device/plan_check.h"
+
+namespace behemoth::worker::cuda {
+
+using kernels::bf16;
+using kernels::GemmEpilogue;
+using kernels::GemmOutput;
+
+namespace {
+
+// From row 0 to row `row` of a tiled activation: the rows of eight columns lie side by side.
+constexpr int64_t RowOffset(int32_t row) { return int64_t{row} * 8; }
+
+}  // namespace
+
+// ---- Life ---------------------------------------------------------------------------------------
+
+CudaBackend::CudaBackend(const BackendSpec& spec, int32_t ordinal,
+                         const kernels::DeviceLimits& limits)
+    : spec_(spec),
+      ordinal_(ordinal),
+      limits_(limits),
+      shape_(AttentionShapeOf(spec)),
+      decode_attention_(kernels::SelectDecodeAttention(shape_, limits)),
+      prefill_attention_(kernels::SelectPrefillAttention(shape_, limits)) {}
+
+absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Make(const BackendSpec& spec,
+                                                           const std::vector<LinearPlan>& linears,
+                                                           uint64_t weight_bytes, int32_t ordinal,
+                                                           const kernels::DeviceLimits& limits) {
+  auto backend = std::unique_ptr<CudaBackend>(new CudaBackend(spec, ordinal, limits));
+  absl::Status status = FromCuda(cudaSetDevice(ordinal), "cudaSetDevice");
+  if (!status.ok()) return status;
+  status = FromCuda(cudaStreamCreateWithFlags(&backend->stream_, cudaStreamNonBlocking),
+                    "cudaStreamCreate");
+  status.Update(backend->TakeMemory(linears, weight_bytes));
+  status.Update(backend->TakeStaging());
+  if (!status.ok()) return status;
+  return backend;
+}
+
+CudaBackend::~CudaBackend() {
+  cudaSetDevice(ordinal_);
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  for (CUevent_st* event : done_) cudaEventDestroy(event);
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+absl::Status CudaBackend::TakeMemory(const std::vector<LinearPlan>& linears,
+                                     uint64_t weight_bytes) {
+  Arena measure;
+  absl::StatusOr<Workspace> measured = Workspace::Take(measure, spec_, linears, limits_);
+  if (!measured.ok()) return measured.status();
+  const size_t kv_bytes = static_cast<size_t>(spec_.limits.blocks) *
+                          static_cast<size_t>(spec_.layers) * KvBlockBytes(shape_.kv);
+  absl::Status status;
+  const auto take = [&](size_t bytes) {
+    absl::StatusOr<Memory> memory = Memory::Allocate(MemoryKind::kDevice, bytes);
+    status.Update(memory.status());
+    return memory.ok() ? *std::move(memory) : Memory();
+  };
+  weight_memory_ = take(weight_bytes);
+  work_memory_ = take(measure.used());
+  kv_memory_ = take(kv_bytes);
+  if (!status.ok()) return status;
+
+  weights_ = Arena(weight_memory_.data(), weight_memory_.bytes());
+  Arena work(work_memory_.data(), work_memory_.bytes());
+  work_ = *Workspace::Take(work, spec_, linears, limits_);
+  linears_.emplace(limits_, &weights_, work_.gemm);
+  // Zeros: the GEMMs' counters, the attention's, and all that a first step might read unwritten.
+  status.Update(FromCuda(cudaMemsetAsync(work_memory_.data(), 0, work_memory_.bytes(), stream_),
+                         "cudaMemset"));
+  status.Update(
+      FromCuda(cudaMemcpyAsync(work_.inverse_frequency, spec_.rope_inverse_frequencies.data(),
+                               spec_.rope_inverse_frequencies.size() * sizeof(float),
+                               cudaMemcpyHostToDevice, stream_),
+               "upload of rope frequencies"));
+  return status;
+}
+
+absl::Status CudaBackend::TakeStaging() {
+  const RunnerLimits& limits = spec_.limits;
+  std::vector<SlotArrays> host_slots;
+  const auto lay_out = [&](Arena& arena) {
+    for (int32_t i = 0; i < kPipelineDepth; ++i) {
+      host_inputs_.push_back(StepArrays::Take(arena, limits));
+      host_results_.push_back(ResultArrays::Take(arena, limits));
+      host_slots.push_back(SlotArrays::Take(arena, limits.max_sequences, limits.vocabulary_size));
+    }
+  };
+  Arena measure;
+  lay_out(measure);
+  absl::StatusOr<Memory> memory = Memory::Allocate(MemoryKind::kPinnedHost, measure.used());
+  if (!memory.ok()) return memory.status();
+  staging_memory_ = *std::move(memory);
+  host_inputs_.clear();
+  host_results_.clear();
+  host_slots.clear();
+  Arena arena(staging_memory_.data(), staging_memory_.bytes());
+  lay_out(arena);
+  slots_.emplace(limits.max_sequences, limits.vocabulary_size, work_.slots, host_slots);
+  for (const StepArrays& arrays : host_inputs_) {
+    inputs_.emplace_back(limits, arrays);
+    CUevent_st* event = nullptr;
+    absl::Status made =
+        FromCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    if (!made.ok()) return made;
+    done_.push_back(event);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Tensor> CudaBackend::Allocate(int32_t rows, int32_t cols, ElementUse use) {
+  const bool logits = use == ElementUse::kLogits;
+  const size_t stride = static_cast<size_t>(logits ? (cols + 7) / 8 * 8 : cols);
+  const size_t bytes =
+      static_cast<size_t>(PaddedRows(rows)) * stride * (logits ? sizeof(float) : sizeof(bf16));
+  absl::StatusOr<Memory> memory = Memory::Allocate(MemoryKind::kDevice, bytes);
+  if (!memory.ok()) return memory.status();
+  activations_.push_back(*std::move(memory));
+  // Pad rows are multiplied like others: their contents do not matter, but a NaN costs no less.
+  absl::Status zeroed =
+      FromCuda(cudaMemsetAsync(activations_.back().data(), 0, bytes, stream_), "cudaMemset");
+  if (!zeroed.ok()) return zeroed;
+  return Tensor{activations_.back().data(), rows, cols, use};
+}
+
+// ---- Weights ------------------------------------------------------------------------------------
+
+// The KV pool means nothing until the first step; a model with a small one gets memory of its own,
+// which goes back then.
+absl::StatusOr<void*> CudaBackend::LoadingScratch(size_t bytes) {
+  if (bytes <= kv_memory_.bytes()) return kv_memory_.data();
+  if (bytes > loading_memory_.bytes()) {
+    absl::Status idle = FromCuda(cudaStreamSynchronize(stream_), "packing of weights");
+    if (!idle.ok()) return idle;
+    loading_memory_ = Memory();
+    absl::StatusOr<Memory> memory = Memory::Allocate(MemoryKind::kDevice, bytes);
+    if (!memory.ok()) return memory.status();
+    loading_memory_ = *std::move(memory);
+  }
+  return loading_memory_.data();
+}
+
+absl::StatusOr<LinearHandle> CudaBackend::AddLinear(std::vector<LinearWeights> parts,
+                                                    LinearUse use) {
+  const absl::StatusOr<void*> scratch = LoadingScratch(LinearStore::StagingBytes(parts));
+  if (!scratch.ok()) return scratch.status();
+  return linears_->Add(parts, use, *scratch, stream_);
+}
+
+absl::StatusOr<bf16*> CudaBackend::AddDense(const DenseMatrix& matrix) {
+  const size_t count = static_cast<size_t>(matrix.rows) * static_cast<size_t>(matrix.cols);
+  bf16* const to = weights_.Take<bf16>(count);
+  if (to == nullptr) {
+    return absl::ResourceExhaustedError("tables and gains are more than the memory plan foresaw");
+  }
+  const void* from = matrix.bytes.data();
+  std::vector<bf16> rounded;
+  if (matrix.type != ElementType::kBfloat16) {
+    rounded.resize(count);
+    for (size_t i = 0; i < count; ++i) {
+      rounded[i] =
+          kernels::ToBf16(ElementAt(matrix.type, matrix.bytes.data(), static_cast<int64_t>(i)));
+    }
+    from = rounded.data();
+  }
+  absl::Status sent =
+      FromCuda(cudaMemcpyAsync(to, from, count * sizeof(bf16), cudaMemcpyHostToDevice, stream_),
+               "upload of weights");
+  if (!sent.ok()) return sent;
+  return to;
+}
+
+absl::StatusOr<GainHandle> CudaBackend::AddGain(const DenseMatrix& gain) {
+  const absl::StatusOr<bf16*> data = AddDense(gain);
+  if (!data.ok()) return data.status();
+  gains_.push_back(*data);
+  return static_cast<GainHandle>(gains_.size() - 1);
+}
+
+absl::StatusOr<TableHandle> CudaBackend::AddTable(DenseMatrix table) {
+  const absl::StatusOr<bf16*> data = AddDense(table);
+  if (!data.ok()) return data.status();
+  tables_.push_back({*data, table.rows, table.cols});
+  return static_cast<TableHandle>(tables_.size() - 1);
+}
+
+absl::StatusOr<LinearHandle> CudaBackend::TableAsLinear(TableHandle handle) {
+  const Table& table = tables_[static_cast<size_t>(handle)];
+  return linears_->AddTable(table.data, table.rows, table.cols, stream_);
+}
+
+// ---- A step -------------------------------------------------------------------------------------
+
+absl::Status CudaBackend::RunStep(const StepPlan& plan,
+                                  absl::FunctionRef<void(int32_t tokens)> forward) {
+  if (!status_.ok()) return status_;
+  if (absl::Status legal = CheckPlan(plan, spec_.limits); !legal.ok()) return legal;
+  if (flights_.size() == kPipelineDepth) {
+    return absl::InternalError("a step was submitted before the oldest of two was collected");
+  }
+  status_ = FromCuda(cudaSetDevice(ordinal_), "cudaSetDevice");
+  loading_memory_ = Memory();
+  const size_t staging = std::exchange(next_staging_, (next_staging_ + 1) % kPipelineDepth);
+  Flight flight{.staging = staging};
+  status_.Update(Enqueue(plan, staging, &flight.receipt, forward));
+  flights_.push_back(std::move(flight));
+  return status_;
+}
+
+absl::Status CudaBackend::Enqueue(const StepPlan& plan, size_t staging, StepReceipt* receipt,
+                                  absl::FunctionRef<void(int32_t tokens)> forward) {
+  absl::Status status = slots_->Bind(plan.bindings, staging, stream_);
+  step_ = inputs_[staging].Load(plan, slots_->tops(), receipt);
+  status.Update(UploadInputs(staging));
+  if (!status.ok()) return status;
+  launches_ = 0;
+  CopyBlocks();
+  launches_ = 0;  // the first kernel of the pass waits for the copies to end
+  if (step_.recordable) {
+    status_.Update(graphs_.Run(step_.tokens, stream_, [&] { forward(step_.tokens); }));
+  } else if (step_.tokens > 0) {
+    forward(step_.tokens);
+  }
+  if (!status_.ok()) return status_;
+  status = ReadBack(work_.results, host_results_[staging], step_, stream_);
+  status.Update(FromCuda(cudaEventRecord(done_[staging], stream_), "cudaEventRecord"));
+  return status;
+}
+
+// All arrays lie in one range that ends with the block tables.
+absl::Status CudaBackend::UploadInputs(size_t staging) {
+  const StepArrays& host = host_inputs_[staging];
+  const size_t table_bytes = static_cast<size_t>(step_.lines) *
+                             static_cast<size_t>(StepInputs::TableStride(spec_.limits)) *
+                             sizeof(int32_t);
+  const size_t bytes = static_cast<size_t>(reinterpret_cast<char*>(host.tables) -
+                                           reinterpret_cast<char*>(host.token_id)) +
+                       table_bytes;
+  return FromCuda(
+      cudaMemcpyAsync(work_.inputs.token_id, host.token_id, bytes, cudaMemcpyHostToDevice, stream_),
+      "upload of a step");
+}
+
+void CudaBackend::CopyBlocks() {
+  if (step_.copies == 0) return;
+  kernels::KvBlockCopyArgs args;
+  args.first_pool = LayerPool(0);
+  args.layer_stride_bytes = LayerPool(1) - LayerPool(0);
+  args.from_to = work_.inputs.copies;
+  args.shape = shape_.kv;
+  args.layers = spec_.layers;
+  args.pairs = step_.copies;
+  Do(kernels::LaunchKvBlockCopy(args, Next()));
+}
+
+absl::StatusOr<StepResult> CudaBackend::Collect() {
+  if (flights_.empty()) return absl::FailedPreconditionError("no step was submitted");
+  const Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  status_.Update(FromCuda(cudaEventSynchronize(done_[flight.staging]), "a step on the GPU"));
+  if (!status_.ok()) return status_;
+  return ResultOf(flight.receipt, host_results_[flight.staging]);
+}
+
+void CudaBackend::Do(const kernels::KernelError& error) {
+  if (!error.ok()) status_.Update(FromKernel(error));
+}
+
+kernels::LaunchContext CudaBackend::Next() {
+  return {.stream = stream_, .overlap_predecessor = launches_++ > 0};
+}
+
+char* CudaBackend::LayerPool(int32_t layer) const {
+  return static_cast<char*>(kv_memory_.data()) + static_cast<size_t>(layer) *
+                                                     static_cast<size_t>(spec_.limits.blocks) *
+                                                     KvBlockBytes(shape_.kv);
+}
+
+// ---- Operations ---------------------------------------------------------------------------------
+
+void CudaBackend::Embed(TableHandle handle, Tensor out) {
+  const Table& table = tables_[static_cast<size_t>(handle)];
+  kernels::EmbeddingArgs args;
+  args.table = table.data;
+  args.token_ids = work_.inputs.token_id;
+  args.slot = work_.inputs.token_slot;
+  args.slot_token = work_.slot_token;
+  args.out = static_cast<bf16*>(out.data);
+  args.rows = out.rows;
+  args.vocabulary = table.rows;
+  args.hidden = table.cols;
+  Do(kernels::LaunchEmbedding(args, Next()));
+}
+
+void CudaBackend::RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) {
+  kernels::RmsNormArgs args;
+  args.residual = static_cast<bf16*>(x.data);
+  args.gamma = gains_[static_cast<size_t>(gain)];
+  args.out = {.packed = static_cast<bf16*>(out.data), .packed_rows = PaddedRows(x.rows)};
+  args.rows = x.rows;
+  args.hidden = x.cols;
+  args.epsilon = epsilon;
+  Do(kernels::LaunchRmsNorm(args, Next()));
+}
+
+void CudaBackend::Multiply(Tensor x, LinearHandle weight, Tensor out, GemmEpilogue epilogue,
+                           GemmOutput output) {
+  Do(linears_->Multiply(
+      weight,
+      {.act = x.data, .rows = x.rows, .out = out.data, .epilogue = epilogue, .output = output},
+      Next()));
+}
+
+void CudaBackend::Linear(Tensor x, LinearHandle weight, Tensor out) {
+  const bool logits = out.use == ElementUse::kLogits;
+  Multiply(x, weight, out, GemmEpilogue::kStore,
+           logits ? GemmOutput::kRowMajorFloat : GemmOutput::kRowMajor);
+}
+
+void CudaBackend::LinearAdd(Tensor x, LinearHandle weight, Tensor residual) {
+  Multiply(x, weight, residual, GemmEpilogue::kAddResidual, GemmOutput::kRowMajor);
+}
+
+void CudaBackend::LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) {
+  Multiply(x, gate_up, out, GemmEpilogue::kSiluMul, GemmOutput::kActivation);
+}
+
+void CudaBackend::RopeAndStore(int32_t layer, Tensor qkv) {
+  kernels::RopeKvWriteArgs args;
+  args.qkv = static_cast<const bf16*>(qkv.data);
+  args.position = work_.inputs.position;
+  args.inverse_frequency = work_.inverse_frequency;
+  args.block_table = work_.inputs.tables;
+  args.table_row = work_.inputs.token_line;
+  args.block_table_stride = StepInputs::TableStride(spec_.limits);
+  args.q = work_.q;
+  args.kv = LayerPool(layer);
+  args.shape = shape_.kv;
+  args.q_heads = shape_.q_heads;
+  args.rows = qkv.rows;
+  Do(kernels::LaunchRopeKvWrite(args, Next()));
+}
+
+void CudaBackend::Attention(int32_t layer, Tensor, Tensor out) {
+  kernels::PagedAttentionArgs args;
+  args.shape = shape_;
+  args.q = work_.q;
+  args.kv = LayerPool(layer);
+  args.block_table = work_.inputs.tables;
+  args.block_table_stride = StepInputs::TableStride(spec_.limits);
+  args.kv_len = work_.inputs.kv_len;
+  args.softmax_scale = 1.0f / std::sqrt(static_cast<float>(spec_.head_dim));
+  args.out_packed = static_cast<bf16*>(out.data);
+  args.packed_rows = PaddedRows(out.rows);
+  args.history_is_settled = step_.history_is_settled;
+  DecodeAttention(args);
+  if (step_.prefill_tokens == 0) return;
+  args.q += int64_t{step_.decode_tokens} * spec_.attention_heads * spec_.head_dim;
+  args.block_table += int64_t{step_.decode_tokens} * args.block_table_stride;
+  args.kv_len += step_.decode_tokens;
+  args.out_packed += RowOffset(step_.decode_tokens);
+  args.q_start = work_.inputs.q_start;
+  args.rows = step_.prefill_rows;
+  args.tokens = step_.prefill_tokens;
+  Do(kernels::LaunchPrefillAttention(prefill_attention_, args, Next()));
+}
+
+void CudaBackend::DecodeAttention(const kernels::PagedAttentionArgs& all) {
+  for (int32_t first = 0; first < step_.decode_tokens; first += kDecodeAttentionRows) {
+    kernels::PagedAttentionArgs args = all;
+    args.q += int64_t{first} * spec_.attention_heads * spec_.head_dim;
+    args.block_table += int64_t{first} * args.block_table_stride;
+    args.kv_len += first;
+    args.out_packed += RowOffset(first);
+    args.rows = std::min(kDecodeAttentionRows, step_.decode_tokens - first);
+    args.workspace = work_.attention;
+    Do(kernels::LaunchDecodeAttention(decode_attention_, args, Next()));
+  }
+}
+
+// ---- Logits -------------------------------------------------------------------------------------
+
+int32_t CudaBackend::LogitPasses() const {
+  return 1 + (step_.scores + spec_.limits.max_sequences - 1) / spec_.limits.max_sequences;
+}
+
+Tensor CudaBackend::GatherLogitRows(int32_t pass, Tensor x, Tensor out) {
+  const int32_t width = spec_.limits.max_sequences;
+  const int32_t first = (pass - 1) * width;
+  const Tensor rows =
+      out.FirstRows(pass == 0 ? step_.samples : std::min(width, step_.scores - first));
+  if (rows.rows == 0) return rows;
+  // Rows of x by number are what an embedding is.
+  kernels::EmbeddingArgs args;
+  args.table = static_cast<const bf16*>(x.data);
+  args.token_ids = pass == 0 ? work_.inputs.sample_token : work_.inputs.score_token + first;
+  args.out = static_cast<bf16*>(rows.data);
+  args.rows = rows.rows;
+  args.vocabulary = x.rows;
+  args.hidden = x.cols;
+  Do(kernels::LaunchEmbedding(args, Next()));
+  return rows;
+}
+
+void CudaBackend::Sample(int32_t pass, Tensor logits) {
+  const int32_t first = (pass - 1) * spec_.limits.max_sequences;
+  kernels::SampleArgs args;
+  args.logits = logits.data;
+  args.logits_stride = (logits.cols + 7) / 8 * 8;
+  args.vocabulary = logits.cols;
+  args.position = work_.inputs.sample_position;
+  args.sampling = work_.slots.sampling;
+  args.scratch = work_.sample_scratch;
+  args.rows = logits.rows;
+  if (pass == 0) {
+    args.slot = work_.inputs.sample_slot;
+    args.token_use = work_.slots.token_use;
+    args.bias = work_.slots.bias;
+    args.slot_token = work_.slot_token;
+    args.out = work_.results.samples;
+    args.top = work_.results.sample_tops;
+  } else {
+    args.slot = work_.inputs.score_slot + first;
+    args.score_token = work_.inputs.score_successor + first;
+    args.out = work_.results.scores + first;
+    args.top = work_.results.score_tops + int64_t{first} * kernels::kMaxTopLogprobs;
+  }
+  Do(kernels::LaunchSample(args, Next()));
+}
+
+absl::StatusOr<std::vector<float>> CudaBackend::ReadLogits(Tensor tensor) {
+  const size_t stride = static_cast<size_t>((tensor.cols + 7) / 8 * 8);
+  const size_t cols = static_cast<size_t>(tensor.cols);
+  std::vector<float> values(static_cast<size_t>(tensor.rows) * cols);
+  absl::Status read =
+      FromCuda(cudaMemcpy2DAsync(values.data(), cols * sizeof(float), tensor.data,
+                                 stride * sizeof(float), cols * sizeof(float),
+                                 static_cast<size_t>(tensor.rows), cudaMemcpyDeviceToHost, stream_),
+               "read-back of logits");
+  read.Update(FromCuda(cudaStreamSynchronize(stream_), "read-back of logits"));
+  if (!read.ok()) return read;
+  return values;
+}
+
+}  // namespace behemoth::worker::cuda

@@ -1,0 +1,115 @@
+// The backend of NVIDIA GPUs: one stream, bf16 activations, steps recorded as CUDA graphs.
+//
+// Layouts. residual, qkv and q are row-major; what a projection reads (normed, attention,
+// intermediate) is in the GEMM's tiles, [cols / 8][PaddedRows(tokens)][8]; logits are float.
+// Steps. Two may be on their way: the arrays on the device are written in stream order, their
+// staging in pinned memory exists twice.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "worker/device/cuda/graph_cache.h"
+#include "worker/device/cuda/workspace.h"
+#include "worker/device/device.h"
+
+struct CUevent_st;
+
+namespace behemoth::worker::cuda {
+
+inline constexpr int32_t kPipelineDepth = 2;
+
+class CudaBackend : public Backend {
+ public:
+  // Takes all memory but the activations'. RESOURCE_EXHAUSTED if the GPU does not have it.
+  static absl::StatusOr<std::unique_ptr<Backend>> Make(const BackendSpec& spec,
+                                                       const std::vector<LinearPlan>& linears,
+                                                       uint64_t weight_bytes, int32_t ordinal,
+                                                       const kernels::DeviceLimits& limits);
+  ~CudaBackend() override;
+
+  absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse use) override;
+  absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts, LinearUse use) override;
+  absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) override;
+  absl::StatusOr<TableHandle> AddTable(DenseMatrix table) override;
+  absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override;
+
+  absl::Status RunStep(const StepPlan& plan,
+                       absl::FunctionRef<void(int32_t tokens)> forward) override;
+  absl::StatusOr<StepResult> Collect() override;
+
+  void Embed(TableHandle table, Tensor out) override;
+  void RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) override;
+  void Linear(Tensor x, LinearHandle weight, Tensor out) override;
+  void LinearAdd(Tensor x, LinearHandle weight, Tensor residual) override;
+  void LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) override;
+  void RopeAndStore(int32_t layer, Tensor qkv) override;
+  void Attention(int32_t layer, Tensor qkv, Tensor out) override;
+  int32_t LogitPasses() const override;
+  Tensor GatherLogitRows(int32_t pass, Tensor x, Tensor out) override;
+  void Sample(int32_t pass, Tensor logits) override;
+
+  absl::StatusOr<std::vector<float>> ReadLogits(Tensor tensor) override;
+
+ private:
+  struct Table {
+    const kernels::bf16* data;
+    int32_t rows, cols;
+  };
+  // One step on its way.
+  struct Flight {
+    StepReceipt receipt;
+    size_t staging;
+  };
+
+  CudaBackend(const BackendSpec& spec, int32_t ordinal, const kernels::DeviceLimits& limits);
+  absl::Status TakeMemory(const std::vector<LinearPlan>& linears, uint64_t weight_bytes);
+  absl::Status TakeStaging();
+  absl::StatusOr<kernels::bf16*> AddDense(const DenseMatrix& matrix);
+  absl::StatusOr<void*> LoadingScratch(size_t bytes);
+
+  absl::Status Enqueue(const StepPlan& plan, size_t staging, StepReceipt* receipt,
+                       absl::FunctionRef<void(int32_t tokens)> forward);
+  absl::Status UploadInputs(size_t staging);
+  void CopyBlocks();
+  // Remembers the first error.
+  void Do(const kernels::KernelError& error);
+  // Where the next kernel goes; all but a step's first overlap their predecessor's end.
+  kernels::LaunchContext Next();
+  void Multiply(Tensor x, LinearHandle weight, Tensor out, kernels::GemmEpilogue epilogue,
+                kernels::GemmOutput output);
+  void DecodeAttention(const kernels::PagedAttentionArgs& all);
+  char* LayerPool(int32_t layer) const;
+
+  const BackendSpec spec_;
+  const int32_t ordinal_;
+  const kernels::DeviceLimits limits_;
+  const kernels::AttentionShape shape_;
+  const kernels::DecodeAttentionConfig decode_attention_;
+  const kernels::PrefillAttentionConfig prefill_attention_;
+
+  CUstream_st* stream_ = nullptr;
+  std::vector<CUevent_st*> done_;  // by staging
+  Memory weight_memory_, work_memory_, kv_memory_, staging_memory_, loading_memory_;
+  std::deque<Memory> activations_;
+  Arena weights_;
+  Workspace work_{};
+  std::optional<LinearStore> linears_;
+  std::optional<SlotStates> slots_;
+  std::vector<StepInputs> inputs_;          // by staging
+  std::vector<StepArrays> host_inputs_;     // by staging
+  std::vector<ResultArrays> host_results_;  // by staging
+  std::vector<const kernels::bf16*> gains_;
+  std::vector<Table> tables_;
+  GraphCache graphs_;
+
+  StepShape step_;
+  int32_t launches_ = 0;
+  size_t next_staging_ = 0;
+  std::deque<Flight> flights_;
+  absl::Status status_;
+};
+
+}  // namespace behemoth::worker::cuda

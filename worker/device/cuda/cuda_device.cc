@@ -1,0 +1,132 @@
+// One GPU before a model runs on it.
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include <memory>
+#include <utility>
+
+#include "worker/device/cuda/cuda_backend.h"
+#include "worker/device/cuda/cuda_status.h"
+
+namespace behemoth::worker {
+namespace {
+
+using kernels::bf16;
+
+struct PlannedLinears {
+  std::vector<cuda::LinearPlan> linears;
+  uint64_t weight_bytes = 0;
+};
+
+// Every piece as the backend will cut it: projections, the embedding table, gains.
+absl::StatusOr<PlannedLinears> PlanWeights(const ModelShape& shape) {
+  PlannedLinears planned;
+  for (const LinearShape& linear : shape.linears) {
+    absl::StatusOr<cuda::LinearPlan> plan = cuda::PlanLinear(linear);
+    if (!plan.ok()) return plan.status();
+    planned.weight_bytes += plan->bytes();
+    planned.linears.push_back(*plan);
+  }
+  const auto bf16_bytes = [](int64_t elements) {
+    return cuda::Arena::Rounded(static_cast<size_t>(elements) * sizeof(bf16));
+  };
+  planned.weight_bytes += bf16_bytes(int64_t{shape.vocabulary_size} * shape.hidden_size);
+  planned.weight_bytes += static_cast<uint64_t>(shape.gains) * bf16_bytes(shape.hidden_size);
+  if (shape.tied_head) {  // the table once more, in the GEMM's order
+    LinearShape head{.parts = {{"lm_head (tied)", shape.vocabulary_size, std::nullopt}},
+                     .in = shape.hidden_size};
+    absl::StatusOr<cuda::LinearPlan> plan = cuda::PlanLinear(head);
+    if (!plan.ok()) return plan.status();
+    planned.weight_bytes += plan->bytes();
+    planned.linears.push_back(*plan);
+  }
+  return planned;
+}
+
+class CudaDevice : public Device {
+ public:
+  CudaDevice(int32_t ordinal, std::string name, const kernels::DeviceLimits& limits)
+      : ordinal_(ordinal), name_(std::move(name)), limits_(limits) {}
+
+  std::string name() const override { return name_; }
+  DeviceMemory memory() const override {
+    size_t available = 0, total = 0;
+    cudaSetDevice(ordinal_);
+    if (cudaMemGetInfo(&available, &total) != cudaSuccess) return {};
+    return {.total_bytes = total, .available_bytes = available};
+  }
+  int32_t tokens_per_block() const override { return kernels::kTokensPerBlock; }
+  int32_t pipeline_depth() const override { return cuda::kPipelineDepth; }
+  KvType default_kv_type() const override { return KvType::kBfloat16; }
+  // The prefill GEMM comes to its full rate at about a thousand rows.
+  int32_t default_step_tokens() const override { return 2048; }
+  uint64_t default_kv_bytes() const override { return 0; }
+
+  absl::StatusOr<DeviceNeeds> Needs(const ModelShape& shape,
+                                    const BackendSpec& spec) const override {
+    if (spec.kv_type == KvType::kFloat32) {
+      return absl::UnimplementedError("kv_cache_dtype: the cuda backend has bf16 and fp8");
+    }
+    if (spec.limits.vocabulary_size > kernels::kMaxVocabulary) {
+      return absl::UnimplementedError(
+          absl::StrCat("vocab_size: the sampling kernel has up to ", kernels::kMaxVocabulary));
+    }
+    absl::StatusOr<PlannedLinears> planned = PlanWeights(shape);
+    if (!planned.ok()) return planned.status();
+    cuda::Arena measure;
+    absl::Status fits = cuda::Workspace::Take(measure, spec, planned->linears, limits_).status();
+    if (!fits.ok()) return fits;
+    return DeviceNeeds{
+        .weight_bytes = planned->weight_bytes,
+        .workspace_bytes = measure.used(),
+        .block_bytes = static_cast<uint64_t>(spec.layers) * KvBlockBytes(cuda::KvShapeOf(spec)),
+        .activation_element_bytes = sizeof(bf16),
+        .token_rows = cuda::PaddedRows(spec.limits.max_step_tokens),
+        .sequence_rows = cuda::PaddedRows(spec.limits.max_sequences)};
+  }
+
+  absl::StatusOr<std::unique_ptr<Backend>> Start(const ModelShape& shape,
+                                                 const BackendSpec& spec) const override {
+    absl::StatusOr<PlannedLinears> planned = PlanWeights(shape);
+    if (!planned.ok()) return planned.status();
+    return cuda::CudaBackend::Make(spec, planned->linears, planned->weight_bytes, ordinal_,
+                                   limits_);
+  }
+
+ private:
+  const int32_t ordinal_;
+  const std::string name_;
+  const kernels::DeviceLimits limits_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int32_t ordinal) {
+  int count = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&count);
+  if (counted != cudaSuccess) {
+    return absl::UnavailableError(absl::StrCat("cuda: ", cudaGetErrorString(counted)));
+  }
+  if (ordinal >= count) {
+    return absl::UnavailableError(
+        absl::StrCat("device: GPU ", ordinal, " was asked for, this machine has ", count));
+  }
+  kernels::DeviceLimits limits;
+  const kernels::KernelError queried = kernels::QueryDeviceLimits(ordinal, &limits);
+  cudaDeviceProp properties;
+  cudaError_t error = cudaGetDeviceProperties(&properties, ordinal);
+  if (error == cudaSuccess) error = cudaSetDevice(ordinal);  // makes the context
+  if (!queried.ok() || error != cudaSuccess) {
+    return absl::UnavailableError(absl::StrCat(
+        "cuda: GPU ", ordinal, " does not answer: ",
+        cudaGetErrorString(queried.ok() ? error : static_cast<cudaError_t>(queried.code))));
+  }
+  if (!limits.has_wgmma()) {
+    return absl::UnavailableError(absl::StrFormat(
+        "cuda: this version's kernels need compute capability 9.0 (H100, H200); %s has %d.%d",
+        properties.name, limits.compute_capability / 10, limits.compute_capability % 10));
+  }
+  return std::make_unique<CudaDevice>(ordinal, properties.name, limits);
+}
+
+}  // namespace behemoth::worker

@@ -1,0 +1,172 @@
+#include "worker/device/cuda/linear_source.h"
+
+#include <algorithm>
+#include <cmath>
+#include <variant>
+
+#include "kernels/w4a16_gemm/repack.h"
+#include "worker/checkpoint/element.h"
+#include "worker/device/cuda/cuda_status.h"
+
+namespace behemoth::worker::cuda {
+namespace {
+
+using kernels::bf16;
+
+// Pageable memory: the copy has been read when this returns.
+absl::Status Upload(void* to, const void* from, size_t bytes, CUstream_st* stream) {
+  return FromCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream),
+                  "upload of weights");
+}
+
+const Int4Weights* AsInt4(const LinearWeights& part) {
+  return std::get_if<Int4Weights>(&part.values);
+}
+
+float RoundTo(ElementType type, float value) {
+  switch (type) {
+    case ElementType::kBfloat16:
+      return kernels::ToFloat(kernels::ToBf16(value));
+    case ElementType::kFloat16:
+      return RoundToFloat16(value);
+    case ElementType::kFloat32:
+      return value;
+  }
+  return value;
+}
+
+// Row `o` of a part in the model's own order of inputs, each weight rounded once to bf16.
+void DenseRow(const LinearWeights& part, int32_t o, bf16* row) {
+  if (const auto* dense = std::get_if<DenseMatrix>(&part.values)) {
+    const int64_t first = int64_t{o} * part.in;
+    for (int32_t c = 0; c < part.in; ++c) {
+      row[c] = kernels::ToBf16(ElementAt(dense->type, dense->bytes.data(), first + c));
+    }
+    return;
+  }
+  const Int4Weights& int4 = *AsInt4(part);
+  const int64_t groups = part.in / int4.group_size;
+  for (int32_t c = 0; c < part.in; ++c) {
+    const int64_t group = o * groups + c / int4.group_size;
+    const uint32_t word = int4.nibbles[static_cast<size_t>(int64_t{o} * (part.in / 8) + c / 8)];
+    const int nibble = static_cast<int>(word >> (4 * (c % 8)) & 15);
+    const int zero = int4.zeros.empty() ? 8 : int4.zeros[static_cast<size_t>(group)];
+    const float value = RoundTo(
+        int4.product, static_cast<float>(nibble - zero) * int4.scales[static_cast<size_t>(group)]);
+    row[int4.permutation.empty() ? c : int4.permutation[static_cast<size_t>(c)]] =
+        kernels::ToBf16(value);
+  }
+}
+
+}  // namespace
+
+int32_t KernelGroup(int32_t group_size, int32_t in) {
+  constexpr int32_t kUnit = kernels::kInt4UnitColumns;
+  if (in % kUnit != 0) return 0;
+  if (group_size == 32 || group_size == 64) return group_size;
+  return group_size % kUnit == 0 ? kUnit : 0;
+}
+
+kernels::WeightKind Int4Kind(int32_t kernel_group, bool zero_points) {
+  using kernels::WeightKind;
+  switch (kernel_group) {
+    case 32:
+      return zero_points ? WeightKind::kInt4ZeroPointGroup32 : WeightKind::kInt4Group32;
+    case 64:
+      return zero_points ? WeightKind::kInt4ZeroPointGroup64 : WeightKind::kInt4Group64;
+    default:
+      return zero_points ? WeightKind::kInt4ZeroPoint : WeightKind::kInt4;
+  }
+}
+
+LinearSource LinearSource::Take(Arena& arena, const std::vector<LinearWeights>& parts) {
+  LinearSource source;
+  source.k_ = parts.front().in;
+  const Int4Weights* const first = AsInt4(parts.front());
+  bool alike = first != nullptr, zeros = false;
+  for (const LinearWeights& part : parts) {
+    source.n_ += part.out;
+    const Int4Weights* const int4 = AsInt4(part);
+    alike = alike && int4 != nullptr && int4->group_size == first->group_size &&
+            int4->permutation == first->permutation;
+    zeros |= int4 != nullptr && !int4->zeros.empty();
+  }
+  source.group_ = alike ? KernelGroup(first->group_size, source.k_) : 0;
+  const size_t cells = static_cast<size_t>(source.n_) * static_cast<size_t>(source.k_);
+  if (source.group_ == 0) {
+    source.dense_ = arena.Take<bf16>(cells);
+    return source;
+  }
+  source.kind_ = Int4Kind(source.group_, zeros);
+  source.permutation_ = first->permutation;
+  const size_t groups = cells / static_cast<size_t>(source.group_);
+  source.nibbles_ = arena.Take<uint32_t>(cells / 8);
+  source.scales_ = arena.Take<bf16>(groups);
+  if (zeros) source.zeros_ = arena.Take<uint8_t>(groups);
+  return source;
+}
+
+absl::Status LinearSource::Pack(const std::vector<LinearWeights>& parts, bool interleave,
+                                void* packed, CUstream_st* stream) const {
+  if (group_ == 0) {
+    absl::Status sent = UploadDense(parts, stream);
+    if (!sent.ok()) return sent;
+    const kernels::Bf16Source source{
+        .weight = dense_, .n = n_, .k = k_, .interleave_halves = interleave};
+    return FromKernel(kernels::LaunchRepackBf16(source, packed, {stream}));
+  }
+  absl::Status sent = UploadInt4(parts, stream);
+  if (!sent.ok()) return sent;
+  const kernels::Int4Source source{.weight = nibbles_,
+                                   .scale = scales_,
+                                   .zero_point = zeros_,
+                                   .n = n_,
+                                   .k = k_,
+                                   .interleave_halves = interleave,
+                                   .group_columns = group_};
+  return FromKernel(kernels::LaunchRepackInt4(source, packed, {stream}));
+}
+
+absl::Status LinearSource::UploadInt4(const std::vector<LinearWeights>& parts,
+                                      CUstream_st* stream) const {
+  const size_t row_groups = static_cast<size_t>(k_ / group_);
+  std::vector<bf16> scales;
+  std::vector<uint8_t> zeros;
+  int64_t first_row = 0;
+  for (const LinearWeights& part : parts) {
+    const Int4Weights& int4 = *AsInt4(part);
+    const size_t repeats = static_cast<size_t>(int4.group_size / group_);
+    scales.clear();
+    zeros.clear();
+    for (size_t g = 0; g < int4.scales.size(); ++g) {
+      scales.insert(scales.end(), repeats, kernels::ToBf16(int4.scales[g]));
+      if (zeros_ == nullptr) continue;
+      zeros.insert(zeros.end(), repeats, int4.zeros.empty() ? uint8_t{8} : int4.zeros[g]);
+    }
+    const size_t at = static_cast<size_t>(first_row) * row_groups;
+    absl::Status sent = Upload(nibbles_ + first_row * (k_ / 8), int4.nibbles.data(),
+                               int4.nibbles.size() * sizeof(uint32_t), stream);
+    sent.Update(Upload(scales_ + at, scales.data(), scales.size() * sizeof(bf16), stream));
+    if (zeros_ != nullptr) sent.Update(Upload(zeros_ + at, zeros.data(), zeros.size(), stream));
+    if (!sent.ok()) return sent;
+    first_row += part.out;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LinearSource::UploadDense(const std::vector<LinearWeights>& parts,
+                                       CUstream_st* stream) const {
+  int64_t first_row = 0;
+  std::vector<bf16> rows;
+  for (const LinearWeights& part : parts) {
+    rows.resize(static_cast<size_t>(part.out) * static_cast<size_t>(part.in));
+    for (int32_t o = 0; o < part.out; ++o) DenseRow(part, o, rows.data() + int64_t{o} * part.in);
+    absl::Status sent =
+        Upload(dense_ + first_row * k_, rows.data(), rows.size() * sizeof(bf16), stream);
+    if (!sent.ok()) return sent;
+    first_row += part.out;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace behemoth::worker::cuda

@@ -1,0 +1,55 @@
+// A projection on its way from the checkpoint's values to the kernels' packing: what is staged on
+// the device, and how.
+#pragma once
+
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/common/bf16.h"
+#include "kernels/w4a16_gemm/packed_layout.h"
+#include "worker/checkpoint/linear_weights.h"
+#include "worker/device/cuda/memory.h"
+
+struct CUstream_st;
+
+namespace behemoth::worker::cuda {
+
+// The group that the int4 kernels use for a checkpoint's groups of `group_size` inputs: 32, 64 or
+// 128 (larger groups repeat their scale); 0 = they have none for it.
+int32_t KernelGroup(int32_t group_size, int32_t in);
+kernels::WeightKind Int4Kind(int32_t kernel_group, bool zero_points);
+
+class LinearSource {
+ public:
+  // Places of all parts' values in staging memory.
+  static LinearSource Take(Arena& arena, const std::vector<LinearWeights>& parts);
+
+  kernels::WeightKind kind() const { return kind_; }
+  int32_t n() const { return n_; }
+  int32_t k() const { return k_; }
+  // [k], or empty: input c of the packed matrix is input permutation[c] of the model.
+  std::span<const int32_t> permutation() const { return permutation_; }
+
+  // Uploads the values and enqueues the packing into `packed`. The staging memory is read until
+  // the stream is done with it; `parts` may go when this returns.
+  absl::Status Pack(const std::vector<LinearWeights>& parts, bool interleave, void* packed,
+                    CUstream_st* stream) const;
+
+ private:
+  absl::Status UploadInt4(const std::vector<LinearWeights>& parts, CUstream_st* stream) const;
+  absl::Status UploadDense(const std::vector<LinearWeights>& parts, CUstream_st* stream) const;
+
+  kernels::WeightKind kind_ = kernels::WeightKind::kBf16;
+  int32_t n_ = 0, k_ = 0;
+  int32_t group_ = 0;  // of the kernels; 0 = dense
+  std::span<const int32_t> permutation_;
+  uint32_t* nibbles_ = nullptr;      // [n, k / 8]
+  kernels::bf16* scales_ = nullptr;  // [n, k / group]
+  uint8_t* zeros_ = nullptr;         // [n, k / group] or null
+  kernels::bf16* dense_ = nullptr;   // [n, k]
+};
+
+}  // namespace behemoth::worker::cuda
