@@ -6,6 +6,7 @@
 #include <absl/status/status.h>
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -47,6 +48,9 @@ struct Int4Weights {
   // The type in which the format's own library forms the product (nibble - zero) * scale: it is
   // rounded to this type once. kFloat32 = not rounded.
   ElementType product = ElementType::kBfloat16;
+  // Random weights that nobody has made yet: nibbles and scales are empty, and Load() or the device
+  // makes them (kernels/w4a16_gemm/random_source.h).
+  std::optional<uint64_t> seed;
 };
 
 // One projection: y[out] = weight[out, in] x[in]. No bias.
@@ -56,7 +60,7 @@ struct LinearWeights {
   std::variant<DenseMatrix, Int4Weights> values;
 };
 
-// Reads into memory what is still in its file.
+// Reads into memory what is still in its file, makes what is still a seed.
 absl::Status Load(LinearWeights& weights);
 
 }  // namespace behemoth::worker

@@ -65,18 +65,7 @@ absl::StatusOr<LinearWeights> RandomWeights::ReadLinear(const std::string& modul
     return absl::InvalidArgumentError(absl::StrCat(module, ": groups of ", weights.group_size,
                                                    " do not tile ", in, " inputs in words of 8"));
   }
-  SplitMix random(SeedOf(module));
-  std::vector<uint32_t> nibbles(static_cast<size_t>(out) * in / 8);
-  for (uint32_t& word : nibbles) word = static_cast<uint32_t>(random.Next());
-  weights.nibbles = std::move(nibbles);
-  // A nibble minus 8 is uniform on -8..7: standard deviation 4.6.
-  const float scale = 1.0f / (4.6f * std::sqrt(static_cast<float>(in)));
-  std::vector<uint16_t> scales(static_cast<size_t>(out) * (in / weights.group_size));
-  for (uint16_t& value : scales) {
-    const float spread = 0.75f + 0.5f * static_cast<float>(random.Next() >> 40) * 0x1p-24f;
-    value = Bfloat16FromFloat(scale * spread);
-  }
-  weights.scales = MatrixOf(out, in / weights.group_size, std::move(scales));
+  weights.seed = SeedOf(module);
   return LinearWeights{out, in, std::move(weights)};
 }
 

@@ -6,16 +6,21 @@
 namespace behemoth::worker {
 namespace {
 
-StepPlan PlanOf(const RunnerLimits& limits, StepNumber number, int32_t position, int32_t tokens) {
+void AddRow(const RunnerLimits& limits, int32_t slot, int32_t position, int32_t tokens,
+            StepPlan& plan) {
   const int32_t blocks =
       (position + tokens + limits.tokens_per_block - 1) / limits.tokens_per_block;
-  StepPlan plan;
-  plan.number = number;
-  plan.token_ids.assign(static_cast<size_t>(tokens), 0);
+  const auto row = static_cast<int32_t>(plan.rows.size());
+  plan.rows.push_back({.first_token = static_cast<int32_t>(plan.token_ids.size()),
+                       .token_count = tokens,
+                       .position = position,
+                       .first_block = static_cast<int32_t>(plan.block_ids.size()),
+                       .block_count = blocks,
+                       .slot = SlotId{slot},
+                       .output_count = position == 0 ? 0 : tokens});
+  plan.token_ids.insert(plan.token_ids.end(), static_cast<size_t>(tokens), 0);
   for (int32_t block = 0; block < blocks; ++block) plan.block_ids.push_back(BlockId{block});
-  plan.rows.push_back({.token_count = tokens, .position = position, .block_count = blocks});
-  plan.samples.push_back({.row = 0, .slot = SlotId{0}, .position = position + tokens});
-  return plan;
+  plan.samples.push_back({.row = row, .slot = SlotId{slot}, .position = position + tokens});
 }
 
 absl::Status RunOne(ModelRunner& runner, const StepPlan& plan) {
@@ -27,11 +32,19 @@ absl::Status RunOne(ModelRunner& runner, const StepPlan& plan) {
 
 absl::Status WarmUp(ModelRunner& runner) {
   const RunnerLimits limits = runner.limits();
-  const int32_t tokens = std::min(limits.max_step_tokens, limits.context_tokens - 1);
-  StepPlan prefill = PlanOf(limits, 1, 0, tokens);
-  prefill.bindings.push_back({.slot = SlotId{0}, .sampling = std::make_shared<SamplingParams>()});
-  if (absl::Status ran = RunOne(runner, prefill); !ran.ok()) return ran;
-  return RunOne(runner, PlanOf(limits, 2, tokens, 1));
+  StepPlan plan{.number = 1};
+  const auto sampling = std::make_shared<SamplingParams>();
+  for (int32_t slot = 0; slot < limits.max_sequences; ++slot) {
+    plan.bindings.push_back({.slot = SlotId{slot}, .sampling = sampling});
+  }
+  AddRow(limits, 0, 0, std::min(limits.max_step_tokens, limits.context_tokens - 1), plan);
+  if (absl::Status ran = RunOne(runner, plan); !ran.ok()) return ran;
+  for (int32_t rows = 1;; rows = std::min(2 * rows, limits.max_sequences)) {
+    StepPlan decode{.number = plan.number + static_cast<StepNumber>(rows)};
+    for (int32_t slot = 0; slot < rows; ++slot) AddRow(limits, slot, 1, 1, decode);
+    if (absl::Status ran = RunOne(runner, decode); !ran.ok()) return ran;
+    if (rows == limits.max_sequences) return absl::OkStatus();
+  }
 }
 
 }  // namespace behemoth::worker

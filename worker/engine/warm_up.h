@@ -8,8 +8,9 @@
 
 namespace behemoth::worker {
 
-// A prefill as wide as a step may be, and a decode after it. Uses slot 0 and the first blocks,
-// whose contents mean nothing yet. The runner's own errors: the device does not work.
+// A prefill as wide as a step may be, then decodes of 1, 2, 4, ... rows up to all sequences: the
+// widths that a backend may record. Uses every slot and the first blocks, whose contents mean
+// nothing yet. The runner's own errors: the device does not work.
 absl::Status WarmUp(ModelRunner& runner);
 
 }  // namespace behemoth::worker

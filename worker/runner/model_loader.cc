@@ -43,8 +43,9 @@ RunnerLimits LimitsOf(const ModelConfig& config, const LoadOptions& options, con
 
 absl::Status CheckOptions(const LoadOptions& options, const ModelConfig& config) {
   const auto bad = [](const std::string& what) { return absl::InvalidArgumentError(what); };
-  if (options.max_model_len < 0 || options.max_model_len > config.context_tokens) {
-    return bad(absl::StrCat("max_model_len: must be 0 to ", config.context_tokens,
+  if (options.max_model_len < 0 || options.max_model_len == 1 ||
+      options.max_model_len > config.context_tokens) {
+    return bad(absl::StrCat("max_model_len: must be 0, or 2 to ", config.context_tokens,
                             ", the model's max_position_embeddings"));
   }
   if (options.max_sequences < 1 || options.max_sequences > 4096) {

@@ -9,6 +9,7 @@
 #include "kernels/fused/fused.h"
 #include "worker/checkpoint/element.h"
 #include "worker/device/cuda/cuda_status.h"
+#include "worker/device/cuda/linear_source.h"
 #include "worker/device/plan_check.h"
 
 namespace behemoth::worker::cuda {
@@ -156,6 +157,7 @@ absl::StatusOr<void*> CudaBackend::LoadingScratch(size_t bytes) {
 
 absl::StatusOr<LinearHandle> CudaBackend::AddLinear(std::vector<LinearWeights> parts,
                                                     LinearUse use) {
+  if (absl::Status prepared = LinearSource::Prepare(parts); !prepared.ok()) return prepared;
   const absl::StatusOr<void*> scratch = LoadingScratch(LinearStore::StagingBytes(parts));
   if (!scratch.ok()) return scratch.status();
   return linears_->Add(parts, use, *scratch, stream_);

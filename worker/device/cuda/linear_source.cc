@@ -4,6 +4,7 @@
 #include <cmath>
 #include <variant>
 
+#include "kernels/w4a16_gemm/random_source.h"
 #include "kernels/w4a16_gemm/repack.h"
 #include "worker/checkpoint/element.h"
 #include "worker/device/cuda/cuda_status.h"
@@ -79,6 +80,23 @@ kernels::WeightKind Int4Kind(int32_t kernel_group, bool zero_points) {
   }
 }
 
+absl::Status LinearSource::Prepare(std::vector<LinearWeights>& parts) {
+  const bool in_place = std::all_of(parts.begin(), parts.end(), [&](const LinearWeights& part) {
+    const Int4Weights* const int4 = AsInt4(part);
+    const Int4Weights* const first = AsInt4(parts.front());
+    return int4 != nullptr && first != nullptr && int4->seed &&
+           int4->group_size == first->group_size &&
+           int4->group_size == KernelGroup(int4->group_size, part.in);
+  });
+  if (in_place) return absl::OkStatus();
+  for (LinearWeights& part : parts) {
+    const Int4Weights* const int4 = AsInt4(part);
+    if (int4 == nullptr || !int4->seed) continue;
+    if (absl::Status made = Load(part); !made.ok()) return made;
+  }
+  return absl::OkStatus();
+}
+
 LinearSource LinearSource::Take(Arena& arena, const std::vector<LinearWeights>& parts) {
   LinearSource source;
   source.k_ = parts.front().in;
@@ -135,6 +153,12 @@ absl::Status LinearSource::UploadInt4(const std::vector<LinearWeights>& parts,
   int64_t first_row = 0;
   for (const LinearWeights& part : parts) {
     const Int4Weights& int4 = *AsInt4(part);
+    if (int4.seed) {
+      absl::Status made = MakeRandom(part, first_row, stream);
+      if (!made.ok()) return made;
+      first_row += part.out;
+      continue;
+    }
     const size_t repeats = static_cast<size_t>(int4.group_size / group_);
     scales.clear();
     zeros.clear();
@@ -152,6 +176,24 @@ absl::Status LinearSource::UploadInt4(const std::vector<LinearWeights>& parts,
     first_row += part.out;
   }
   return absl::OkStatus();
+}
+
+absl::Status LinearSource::MakeRandom(const LinearWeights& part, int64_t first_row,
+                                      CUstream_st* stream) const {
+  const int64_t groups = k_ / group_;
+  if (zeros_ != nullptr) {
+    absl::Status set = FromCuda(cudaMemsetAsync(zeros_ + first_row * groups, 8,
+                                                static_cast<size_t>(part.out * groups), stream),
+                                "cudaMemset");
+    if (!set.ok()) return set;
+  }
+  return FromKernel(kernels::LaunchRandomInt4({.seed = *AsInt4(part)->seed,
+                                               .weight = nibbles_ + first_row * (k_ / 8),
+                                               .scale = scales_ + first_row * groups,
+                                               .n = part.out,
+                                               .k = k_,
+                                               .group_columns = group_},
+                                              {stream}));
 }
 
 absl::Status LinearSource::UploadDense(const std::vector<LinearWeights>& parts,

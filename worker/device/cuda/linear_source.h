@@ -24,6 +24,8 @@ kernels::WeightKind Int4Kind(int32_t kernel_group, bool zero_points);
 
 class LinearSource {
  public:
+  // Before all else: random weights that the device cannot make in place are made on the host.
+  static absl::Status Prepare(std::vector<LinearWeights>& parts);
   // Places of all parts' values in staging memory.
   static LinearSource Take(Arena& arena, const std::vector<LinearWeights>& parts);
 
@@ -40,6 +42,8 @@ class LinearSource {
 
  private:
   absl::Status UploadInt4(const std::vector<LinearWeights>& parts, CUstream_st* stream) const;
+  // The part's values from its seed, straight on the device.
+  absl::Status MakeRandom(const LinearWeights& part, int64_t first_row, CUstream_st* stream) const;
   absl::Status UploadDense(const std::vector<LinearWeights>& parts, CUstream_st* stream) const;
 
   kernels::WeightKind kind_ = kernels::WeightKind::kBf16;

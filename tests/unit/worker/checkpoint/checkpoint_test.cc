@@ -224,7 +224,9 @@ TEST(RandomWeightsTest, DependOnSeedAndNameAlone) {
   RandomWeights one(1, Scheme(PackQuantized())), again(1, Scheme(PackQuantized())),
       other(2, Scheme(PackQuantized()));
   const auto nibbles = [](RandomWeights& source, const std::string& module) {
-    return std::get<Int4Weights>(source.ReadLinear(module, 8, 16)->values).nibbles;
+    LinearWeights linear = *source.ReadLinear(module, 8, 16);
+    EXPECT_TRUE(Load(linear).ok());
+    return std::get<Int4Weights>(linear.values).nibbles;
   };
   EXPECT_TRUE(again.ReadDense("x", 3, 5).ok());  // what was read before does not matter
   EXPECT_EQ(nibbles(one, "m"), nibbles(again, "m"));
