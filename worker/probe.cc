@@ -145,6 +145,11 @@ struct Probe::Families {
   Gauge last_step = MakeGauge("behemoth_last_step_timestamp_seconds", nullptr,
                               "When the last step ended, since the epoch.");
   Counter steps = MakeCounter("behemoth_steps_total", nullptr, "Steps committed.");
+  Counter device_busy = MakeCounter("behemoth_device_busy_seconds_total", nullptr,
+                                    "Time that the device worked on steps; 0 on the cpu backend.");
+  Counter device_idle =
+      MakeCounter("behemoth_device_idle_seconds_total", nullptr,
+                  "Time that the device waited between two steps of a busy engine.");
   Counter prompt = MakeCounter("behemoth_worker_prompt_tokens_total", "vllm:prompt_tokens_total",
                                "Prompt tokens computed.");
   Counter generated = MakeCounter("behemoth_worker_generation_tokens_total",
@@ -198,6 +203,8 @@ Probe::~Probe() = default;
 void Probe::OnStep(const StepShape& shape, absl::Duration duration) {
   Families& f = *families_;
   f.steps.Add(1);
+  f.device_busy.Add(absl::ToDoubleSeconds(shape.device.busy));
+  f.device_idle.Add(absl::ToDoubleSeconds(shape.device.idle));
   f.prompt.Add(shape.prompt_tokens);
   f.generated.Add(shape.samples);
   f.step_seconds.Observe(absl::ToDoubleSeconds(duration));

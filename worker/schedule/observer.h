@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "worker/schedule/generation.h"
+#include "worker/schedule/step_plan.h"
 
 namespace behemoth::worker {
 
@@ -15,6 +16,7 @@ struct StepShape {
   int32_t tokens = 0;
   int32_t prompt_tokens = 0;  // of them, in rows that prefill
   int32_t samples = 0;
+  DeviceTimes device;
 };
 
 struct LoadSnapshot {

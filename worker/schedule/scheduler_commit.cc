@@ -40,7 +40,8 @@ void Scheduler::Commit(const StepResult& result, absl::Time now) {
   observer_->OnStep({.rows = static_cast<int32_t>(step.plan.rows.size()),
                      .tokens = static_cast<int32_t>(step.plan.token_ids.size()),
                      .prompt_tokens = step.prompt_tokens,
-                     .samples = static_cast<int32_t>(step.samples.size())},
+                     .samples = static_cast<int32_t>(step.samples.size()),
+                     .device = result.device},
                     duration);
   committed_at_ = now;
   ++committed_;

@@ -6,6 +6,8 @@
 // sampled for that row's slot in the step before.
 #pragma once
 
+#include <absl/time/time.h>
+
 #include <memory>
 #include <optional>
 #include <vector>
@@ -75,11 +77,18 @@ struct SampleResult {
   std::optional<TokenLogprobs> logprobs;
 };
 
+// Of one step on a device that can tell; zero where it cannot.
+struct DeviceTimes {
+  absl::Duration busy;  // from its first kernel to its last one's end
+  absl::Duration idle;  // before it, since the last kernel of a step that it followed at once
+};
+
 struct StepResult {
   StepNumber number = 0;
   std::vector<SampleResult> samples;  // one per StepPlan::samples, same order
   // One element per row that asked, in row order: one entry per token that has a known successor.
   std::vector<std::vector<TokenLogprobs>> prompt_logprobs;
+  DeviceTimes device;
 };
 
 }  // namespace behemoth::worker

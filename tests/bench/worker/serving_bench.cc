@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "worker/engine/engine.h"
@@ -168,15 +169,18 @@ class ServingBench {
     }
     std::vector<size_t> before;
     for (const auto& clock : clocks) before.push_back(clock->times().size());
+    observer_.Take();
     clocks[0]->AwaitTokens(before[0] + static_cast<size_t>(steps));
     const absl::Time to = absl::Now();
+    const DeviceTimes device = observer_.Take();
     const std::vector<double> gaps = GapsMs(clocks[0]->times(), from, to);
     const double median = Quantile(gaps, 0.5);
     std::printf(
         "%-22s batch %3d context %5d..: %8.3f ms a step (p10 %.3f, p99 %.3f, %zu steps), "
-        "%8.1f tok/s\n",
+        "%8.1f tok/s, device idle %.2f %%\n",
         name.c_str(), batch, context, median, Quantile(gaps, 0.1), Quantile(gaps, 0.99),
-        gaps.size(), 1e3 * batch / median);
+        gaps.size(), 1e3 * batch / median,
+        100 * absl::FDivDuration(device.idle, device.idle + device.busy));
     std::fflush(stdout);
     for (int32_t i = 0; i < batch; ++i) {
       engine_->Cancel(absl::StrCat("r", submitted_ - i), [](const absl::Status&) {}).IgnoreError();
@@ -259,10 +263,26 @@ class ServingBench {
   }
 
  private:
-  class Quiet : public ScheduleObserver {};
+  // What the device did, since it was last asked.
+  class Meter : public ScheduleObserver {
+   public:
+    void OnStep(const StepShape& shape, absl::Duration) override {
+      absl::MutexLock lock(&mutex_);
+      sum_.busy += shape.device.busy;
+      sum_.idle += shape.device.idle;
+    }
+    DeviceTimes Take() {
+      absl::MutexLock lock(&mutex_);
+      return std::exchange(sum_, {});
+    }
+
+   private:
+    absl::Mutex mutex_;
+    DeviceTimes sum_;
+  };
   const Settings settings_;
   ModelRunner* const runner_;
-  Quiet observer_;
+  Meter observer_;
   std::unique_ptr<Engine> engine_;
   int32_t submitted_ = 0;
   uint32_t seed_ = 0;

@@ -54,7 +54,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Make(const BackendSpec& sp
 CudaBackend::~CudaBackend() {
   cudaSetDevice(ordinal_);
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
-  for (CUevent_st* event : done_) cudaEventDestroy(event);
+  for (const Marks& marks : marks_) {
+    for (CUevent_st* mark : {marks.began, marks.ended, marks.done}) cudaEventDestroy(mark);
+  }
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -114,11 +116,11 @@ absl::Status CudaBackend::TakeStaging() {
   slots_.emplace(limits.max_sequences, limits.vocabulary_size, work_.slots, host_slots);
   for (const StepArrays& arrays : host_inputs_) {
     inputs_.emplace_back(limits, arrays);
-    CUevent_st* event = nullptr;
-    absl::Status made =
-        FromCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
-    if (!made.ok()) return made;
-    done_.push_back(event);
+    Marks& marks = marks_.emplace_back();
+    for (CUevent_st** mark : {&marks.began, &marks.ended, &marks.done}) {
+      absl::Status made = FromCuda(cudaEventCreate(mark), "cudaEventCreate");
+      if (!made.ok()) return made;
+    }
   }
   return absl::OkStatus();
 }
@@ -217,7 +219,7 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
   status_ = FromCuda(cudaSetDevice(ordinal_), "cudaSetDevice");
   loading_memory_ = Memory();
   const size_t staging = std::exchange(next_staging_, (next_staging_ + 1) % kPipelineDepth);
-  Flight flight{.staging = staging};
+  Flight flight{.staging = staging, .follows = !flights_.empty()};
   status_.Update(Enqueue(plan, staging, &flight.receipt, forward));
   flights_.push_back(std::move(flight));
   return status_;
@@ -232,15 +234,34 @@ absl::Status CudaBackend::Enqueue(const StepPlan& plan, size_t staging, StepRece
   launches_ = 0;
   CopyBlocks();
   launches_ = 0;  // the first kernel of the pass waits for the copies to end
+  status_.Update(Record(marks_[staging].began));
   if (step_.recordable) {
     status_.Update(graphs_.Run(step_.tokens, stream_, [&] { forward(step_.tokens); }));
   } else if (step_.tokens > 0) {
     forward(step_.tokens);
   }
+  status_.Update(Record(marks_[staging].ended));
   if (!status_.ok()) return status_;
   status = ReadBack(work_.results, host_results_[staging], step_, stream_);
-  status.Update(FromCuda(cudaEventRecord(done_[staging], stream_), "cudaEventRecord"));
+  status.Update(Record(marks_[staging].done));
   return status;
+}
+
+absl::Status CudaBackend::Record(CUevent_st* mark) {
+  return FromCuda(cudaEventRecord(mark, stream_), "cudaEventRecord");
+}
+
+// The marks of the step before are still its own: they are recorded anew two steps later.
+DeviceTimes CudaBackend::TimesOf(const Flight& flight) const {
+  const auto between = [](CUevent_st* from, CUevent_st* to) {
+    float ms = 0;
+    return cudaEventElapsedTime(&ms, from, to) == cudaSuccess ? absl::Milliseconds(ms)
+                                                              : absl::ZeroDuration();
+  };
+  const Marks& marks = marks_[flight.staging];
+  const Marks& before = marks_[(flight.staging + kPipelineDepth - 1) % kPipelineDepth];
+  return {.busy = between(marks.began, marks.ended),
+          .idle = flight.follows ? between(before.ended, marks.began) : absl::ZeroDuration()};
 }
 
 // All arrays lie in one range that ends with the block tables.
@@ -273,9 +294,11 @@ absl::StatusOr<StepResult> CudaBackend::Collect() {
   if (flights_.empty()) return absl::FailedPreconditionError("no step was submitted");
   const Flight flight = std::move(flights_.front());
   flights_.pop_front();
-  status_.Update(FromCuda(cudaEventSynchronize(done_[flight.staging]), "a step on the GPU"));
+  status_.Update(FromCuda(cudaEventSynchronize(marks_[flight.staging].done), "a step on the GPU"));
   if (!status_.ok()) return status_;
-  return ResultOf(flight.receipt, host_results_[flight.staging]);
+  StepResult result = ResultOf(flight.receipt, host_results_[flight.staging]);
+  result.device = TimesOf(flight);
+  return result;
 }
 
 void CudaBackend::Do(const kernels::KernelError& error) {

@@ -61,7 +61,14 @@ class CudaBackend : public Backend {
   // One step on its way.
   struct Flight {
     StepReceipt receipt;
-    size_t staging;
+    size_t staging = 0;
+    bool follows = false;  // another step was on its way when this one was enqueued
+  };
+  // Marks in the stream: before a step's first kernel, behind its last, behind its read-back.
+  struct Marks {
+    CUevent_st* began = nullptr;
+    CUevent_st* ended = nullptr;
+    CUevent_st* done = nullptr;
   };
 
   CudaBackend(const BackendSpec& spec, int32_t ordinal, const kernels::DeviceLimits& limits);
@@ -73,6 +80,8 @@ class CudaBackend : public Backend {
   absl::Status Enqueue(const StepPlan& plan, size_t staging, StepReceipt* receipt,
                        absl::FunctionRef<void(int32_t tokens)> forward);
   absl::Status UploadInputs(size_t staging);
+  absl::Status Record(CUevent_st* mark);
+  DeviceTimes TimesOf(const Flight& flight) const;
   void CopyBlocks();
   // Remembers the first error.
   void Do(const kernels::KernelError& error);
@@ -91,7 +100,7 @@ class CudaBackend : public Backend {
   const kernels::PrefillAttentionConfig prefill_attention_;
 
   CUstream_st* stream_ = nullptr;
-  std::vector<CUevent_st*> done_;  // by staging
+  std::vector<Marks> marks_;  // by staging
   Memory weight_memory_, work_memory_, kv_memory_, staging_memory_, loading_memory_;
   std::deque<Memory> activations_;
   Arena weights_;
