@@ -1,23 +1,54 @@
 #include "proto/support/log.h"
 
+#include <grpc/support/log.h>
 #include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <memory>
 
+#include "proto/support/log_sink.h"
+
 namespace behemoth::support {
+namespace {
+
+// One process, one stderr: the default logger's sink, once InitLog has made it.
+std::shared_ptr<LogSink>& Sink() {
+  static std::shared_ptr<LogSink> sink;
+  return sink;
+}
+
+// gRPC writes to stderr itself, and waits there, unless it is told where else to.
+void TakeGrpcMessage(gpr_log_func_args* message) {
+  const auto level = message->severity == GPR_LOG_SEVERITY_ERROR  ? spdlog::level::warn
+                     : message->severity == GPR_LOG_SEVERITY_INFO ? spdlog::level::info
+                                                                  : spdlog::level::debug;
+  Log().log(level, "grpc at={}:{} message=\"{}\"", message->file, message->line,
+            Escaped(message->message));
+}
+
+}  // namespace
 
 void InitLog(std::string_view process, std::string_view level) {
-  auto logger = std::make_shared<spdlog::logger>(std::string(process),
-                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  Sink() = std::make_shared<LogSink>(STDERR_FILENO, process);
+  auto logger = std::make_shared<spdlog::logger>(std::string(process), Sink());
   logger->set_formatter(std::make_unique<spdlog::pattern_formatter>(
       "process=%n time=%Y-%m-%dT%H:%M:%S.%eZ level=%l %v", spdlog::pattern_time_type::utc));
   logger->set_level(spdlog::level::from_str(std::string(level)));
   spdlog::set_default_logger(std::move(logger));
+  gpr_set_log_function(TakeGrpcMessage);
 }
 
 spdlog::logger& Log() { return *spdlog::default_logger_raw(); }
+
+void PrintLine(std::string_view text) {
+  const std::string line = std::string(text) + '\n';
+  if (Sink() != nullptr) return Sink()->Write(line);
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+uint64_t DroppedLogLines() { return Sink() == nullptr ? 0 : Sink()->dropped(); }
 
 std::string Escaped(std::string_view text) {
   constexpr size_t kMaxBytes = 200;
