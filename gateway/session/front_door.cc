@@ -253,6 +253,7 @@ Response FrontDoor::Health() const {
   nlohmann::json body = {{"status", ready ? "ready" : "unavailable"},
                          {"state", draining                        ? "draining"
                                    : view.usable > 0 && !tokenizer ? "no_tokenizer"
+                                   : view.usable == 0 && view.other_tokenizer ? "other_tokenizer"
                                                                    : NameOf(view.best_state)},
                          {"load_percent", view.load_percent},
                          {"eta_s", nullptr},

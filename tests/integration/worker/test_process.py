@@ -1,5 +1,6 @@
 """behemoth-worker as users start it: the tiny checkpoint on the CPU, from flags to exit code."""
 
+import hashlib
 import json
 import os
 import re
@@ -117,6 +118,8 @@ def test_status_names_model_limits_and_state(worker):
     assert status.load.percent == 100
     assert list(status.model.served_names) == ["tiny"]
     assert status.model.vocabulary_size == 4096
+    tokenizer_file = (TINY / "tokenizer.json").read_bytes()
+    assert status.model.tokenizer_fingerprint == hashlib.sha256(tokenizer_file).hexdigest()
     assert status.limits.context_tokens == 8192
     assert status.limits.blocks * status.limits.tokens_per_block >= 8192
     assert 0 < status.devices[0].planned_bytes < status.devices[0].memory_bytes
@@ -172,9 +175,10 @@ def test_a_bad_start_says_what_and_ends(arguments, code, message):
 
 
 def test_a_context_that_does_not_fit_is_capped_and_said(stubs):
-    running = Worker(stubs, "--kv-cache-memory-bytes", "8000000")
+    running = Worker(stubs, "--kv-cache-memory-bytes", "8000000", "--no-tokenizer-fingerprint")
     status = running.stub.GetStatus(running.pb.GetStatusRequest())
     assert status.limits.context_tokens == status.limits.blocks * status.limits.tokens_per_block
     assert 64 <= status.limits.context_tokens < 8192
+    assert status.model.tokenizer_fingerprint == ""
     assert any("context capped" in line for line in running.log)
     assert running.stop() == 0
