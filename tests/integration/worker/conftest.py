@@ -19,7 +19,7 @@ STOP_S = 60
 
 
 def pytest_addoption(parser):
-    parser.addoption("--requests", type=int, default=250, help="of the solo runs")
+    parser.addoption("--requests", type=int, default=170, help="of the solo runs")
     parser.addoption("--kinds", type=int, default=0, help="different ones; 0 = a fifth of them")
     parser.addoption("--seed", type=int, default=1, help="of the solo runs")
 
@@ -84,6 +84,13 @@ class Worker:
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()  # what a failed test leaves; after stop() there is nothing to kill
+        self.process.wait()
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
