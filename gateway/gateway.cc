@@ -114,7 +114,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   Parts& p = *parts;
   auto gateway = std::unique_ptr<Gateway>(new Gateway(std::move(parts)));
   if (const auto status = p.keys.Reload(); !status.ok()) return status;
-  auto jinja = Jinja::Start({});
+  // A request waits for its template with its ticket in hand: there are never more than tickets.
+  auto jinja = Jinja::Start({.max_queued = config.admission.max_in_flight});
   if (!jinja.ok()) return jinja.status();
   p.jinja = *std::move(jinja);
   p.workers = std::make_unique<LeastLoadPool>(
