@@ -1,5 +1,6 @@
 #include "proto/support/log.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/spdlog.h>
@@ -19,13 +20,21 @@ std::shared_ptr<LogSink>& Sink() {
   return sink;
 }
 
-// gRPC writes to stderr itself, and waits there, unless it is told where else to.
+// gRPC and protobuf write to stderr themselves, and wait there, unless they are told where else to.
+// A caller can make them: protobuf says so each time a string is not UTF-8.
 void TakeGrpcMessage(gpr_log_func_args* message) {
   const auto level = message->severity == GPR_LOG_SEVERITY_ERROR  ? spdlog::level::warn
                      : message->severity == GPR_LOG_SEVERITY_INFO ? spdlog::level::info
                                                                   : spdlog::level::debug;
   Log().log(level, "grpc at={}:{} message=\"{}\"", message->file, message->line,
             Escaped(message->message));
+}
+
+void TakeProtobufMessage(google::protobuf::LogLevel severity, const char* file, int line,
+                         const std::string& message) {
+  const auto level = severity >= google::protobuf::LOGLEVEL_WARNING ? spdlog::level::warn
+                                                                    : spdlog::level::info;
+  Log().log(level, "protobuf at={}:{} message=\"{}\"", file, line, Escaped(message));
 }
 
 }  // namespace
@@ -38,6 +47,7 @@ void InitLog(std::string_view process, std::string_view level) {
   logger->set_level(spdlog::level::from_str(std::string(level)));
   spdlog::set_default_logger(std::move(logger));
   gpr_set_log_function(TakeGrpcMessage);
+  google::protobuf::SetLogHandler(TakeProtobufMessage);
 }
 
 spdlog::logger& Log() { return *spdlog::default_logger_raw(); }

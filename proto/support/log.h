@@ -15,7 +15,7 @@
 namespace behemoth::support {
 
 // After BlockSignals, before threads. `level`: trace, debug, info, warn, error. `process` is every
-// line's first field. gRPC's own messages come as lines of this log too.
+// line's first field. What gRPC and protobuf have to say comes as lines of this log too.
 void InitLog(std::string_view process, std::string_view level);
 
 spdlog::logger& Log();
