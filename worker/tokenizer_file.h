@@ -1,4 +1,5 @@
-// The text side of a model folder as far as the worker looks at it: which tokenizer it was made for.
+// The text side of a model folder as far as the worker looks at it: which tokenizer it was made
+// for.
 #pragma once
 
 #include <absl/status/statusor.h>

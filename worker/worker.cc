@@ -102,9 +102,8 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
   absl::StatusOr<std::string> tokenizer =
       config.tokenizer_fingerprint ? TokenizerFingerprint(config.model) : std::string();
   if (!tokenizer.ok()) return tokenizer.status();
-  auto worker =
-      std::unique_ptr<Worker>(new Worker(config, *std::move(device), *std::move(model),
-                                         *std::move(plan), *std::move(tokenizer)));
+  auto worker = std::unique_ptr<Worker>(new Worker(config, *std::move(device), *std::move(model),
+                                                   *std::move(plan), *std::move(tokenizer)));
   if (const absl::Status serving = worker->Serve(); !serving.ok()) return serving;
   return worker;
 }

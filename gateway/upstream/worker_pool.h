@@ -2,10 +2,10 @@
 //
 // Thread-safe. State is kept under one mutex that is never held across a call into a worker client.
 // A worker is usable when its engine is READY, it was heard of within `silence`, and it is not
-// ejected, and speaks this gateway's ids. Least load wins: what this gateway has in flight there plus what others queue there.
-// A failed worker is ejected for `ejection`, then tried again; its watch reconnects every second.
-// Retry: on another worker, only while no token or finish has reached the observer, on UNAVAILABLE
-// and RESOURCE_EXHAUSTED, each worker at most once.
+// ejected, and speaks this gateway's ids. Least load wins: what this gateway has in flight there
+// plus what others queue there. A failed worker is ejected for `ejection`, then tried again; its
+// watch reconnects every second. Retry: on another worker, only while no token or finish has
+// reached the observer, on UNAVAILABLE and RESOURCE_EXHAUSTED, each worker at most once.
 #pragma once
 
 #include <absl/container/flat_hash_set.h>

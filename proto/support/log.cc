@@ -32,8 +32,8 @@ void TakeGrpcMessage(gpr_log_func_args* message) {
 
 void TakeProtobufMessage(google::protobuf::LogLevel severity, const char* file, int line,
                          const std::string& message) {
-  const auto level = severity >= google::protobuf::LOGLEVEL_WARNING ? spdlog::level::warn
-                                                                    : spdlog::level::info;
+  const auto level =
+      severity >= google::protobuf::LOGLEVEL_WARNING ? spdlog::level::warn : spdlog::level::info;
   Log().log(level, "protobuf at={}:{} message=\"{}\"", file, line, Escaped(message));
 }
 

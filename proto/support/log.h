@@ -2,8 +2,9 @@
 //
 //   support::Log().info("ready listen={} load_ms={}", address, ms);
 //
-// Thread-safe, and never waits for a reader: log_sink.h. Values from outside (names, ids, client fields) pass through Escaped(), so that a
-// line break or terminal code cannot forge a line. Prompt text, keys and paths are never logged.
+// Thread-safe, and never waits for a reader: log_sink.h. Values from outside (names, ids, client
+// fields) pass through Escaped(), so that a line break or terminal code cannot forge a line. Prompt
+// text, keys and paths are never logged.
 #pragma once
 
 #include <spdlog/logger.h>

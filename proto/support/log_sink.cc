@@ -53,8 +53,7 @@ struct LogSink::State {
       queue.append(line);
     }
   }
-  std::string Format(const spdlog::details::log_msg& message)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  std::string Format(const spdlog::details::log_msg& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     spdlog::memory_buf_t line;
     formatter->format(message, line);
     return std::string(line.data(), line.size());

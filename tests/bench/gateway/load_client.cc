@@ -1,7 +1,8 @@
 // Load on a gateway in front of token_source: load_client PORT MODE [STREAMS] [REQUESTS] [TOKENS].
 //   ttfb        STREAMS connections, one request after the other: first byte of the event stream
 //   throughput  STREAMS connections side by side: tokens a second over all of them
-//   idle        opens STREAMS streams at once, waits for the first token of each, prints "open", holds them
+//   idle        opens STREAMS streams at once, waits for the first token of each, prints "open",
+//   holds them
 //               until its stdin ends
 #include <sys/resource.h>
 

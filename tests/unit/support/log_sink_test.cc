@@ -12,8 +12,9 @@
 namespace behemoth::support {
 namespace {
 
-constexpr char kLine[] = "one hundred bytes of a line that says nothing but that it is as long as a "
-                         "line of a log often is .\n";
+constexpr char kLine[] =
+    "one hundred bytes of a line that says nothing but that it is as long as a "
+    "line of a log often is .\n";
 
 struct Pipe {
   Pipe() { EXPECT_EQ(pipe(ends), 0); }

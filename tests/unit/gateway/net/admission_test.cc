@@ -80,9 +80,8 @@ Slope SlopeOfSharedPrefix(const std::string& right,
 TEST(ApiKeysTest, AWrongKeysTimeDoesNotTellHowMuchOfItIsRight) {
   const std::string right = "sk-" + std::string(1021, 'k');
   const ApiKeys keys({right}, "");
-  const Slope ours = SlopeOfSharedPrefix(right, [&](std::string_view key) {
-    return keys.Identify(std::nullopt, key).has_value();
-  });
+  const Slope ours = SlopeOfSharedPrefix(
+      right, [&](std::string_view key) { return keys.Identify(std::nullopt, key).has_value(); });
   // The same measurement sees a comparison that stops at the first difference.
   const Slope naive = SlopeOfSharedPrefix(right, [&](std::string_view key) {
     volatile size_t same = 0;
