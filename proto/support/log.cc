@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 
 #include "proto/support/log_sink.h"
@@ -14,11 +15,16 @@
 namespace behemoth::support {
 namespace {
 
-// One process, one stderr: the default logger's sink, once InitLog has made it.
-std::shared_ptr<LogSink>& Sink() {
-  static std::shared_ptr<LogSink> sink;
-  return sink;
-}
+struct ProcessLog {
+  explicit ProcessLog(std::string_view process)
+      : sink(std::make_shared<LogSink>(STDERR_FILENO, process)),
+        logger(std::string(process), sink) {}
+  const std::shared_ptr<LogSink> sink;
+  spdlog::logger logger;
+};
+
+// Made by InitLog, never destroyed: threads of gRPC's log until the very end.
+ProcessLog* process_log = nullptr;
 
 // gRPC and protobuf write to stderr themselves, and wait there, unless they are told where else to.
 // A caller can make them: protobuf says so each time a string is not UTF-8.
@@ -40,25 +46,27 @@ void TakeProtobufMessage(google::protobuf::LogLevel severity, const char* file, 
 }  // namespace
 
 void InitLog(std::string_view process, std::string_view level) {
-  Sink() = std::make_shared<LogSink>(STDERR_FILENO, process);
-  auto logger = std::make_shared<spdlog::logger>(std::string(process), Sink());
-  logger->set_formatter(std::make_unique<spdlog::pattern_formatter>(
+  process_log = new ProcessLog(process);
+  spdlog::logger& logger = process_log->logger;
+  logger.set_formatter(std::make_unique<spdlog::pattern_formatter>(
       "process=%n time=%Y-%m-%dT%H:%M:%S.%eZ level=%l %v", spdlog::pattern_time_type::utc));
-  logger->set_level(spdlog::level::from_str(std::string(level)));
-  spdlog::set_default_logger(std::move(logger));
+  logger.set_level(spdlog::level::from_str(std::string(level)));
+  std::atexit([] { process_log->logger.flush(); });
   gpr_set_log_function(TakeGrpcMessage);
   google::protobuf::SetLogHandler(TakeProtobufMessage);
 }
 
-spdlog::logger& Log() { return *spdlog::default_logger_raw(); }
+spdlog::logger& Log() {
+  return process_log == nullptr ? *spdlog::default_logger_raw() : process_log->logger;
+}
 
 void PrintLine(std::string_view text) {
   const std::string line = std::string(text) + '\n';
-  if (Sink() != nullptr) return Sink()->Write(line);
+  if (process_log != nullptr) return process_log->sink->Write(line);
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
-uint64_t DroppedLogLines() { return Sink() == nullptr ? 0 : Sink()->dropped(); }
+uint64_t DroppedLogLines() { return process_log == nullptr ? 0 : process_log->sink->dropped(); }
 
 std::string Escaped(std::string_view text) {
   constexpr size_t kMaxBytes = 200;
