@@ -2,6 +2,8 @@
 
 #include <absl/strings/match.h>
 
+#include <CLI/CLI.hpp>
+
 namespace behemoth::gateway {
 namespace {
 

@@ -73,6 +73,7 @@ struct Gateway::Parts {
       }
     }
     text.Set(std::move(fresh));
+    workers->SetTokenizerFingerprint(vocabulary->fingerprint);
   }
 
   // `upstream` only.
@@ -95,8 +96,8 @@ struct Gateway::Parts {
   AsioLoop upstream;  // watches, probes, template compilation: nothing that a client waits for
   LoopGroup loops;
   std::unique_ptr<Timer> ticks;
-  std::unique_ptr<TokenizerClient> tokenizer;
   std::unique_ptr<LeastLoadPool> workers;
+  std::unique_ptr<TokenizerClient> tokenizer;
   std::unique_ptr<Discovery> discovery;
   Services services;
   std::optional<FrontDoor> door;
@@ -113,20 +114,21 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   Parts& p = *parts;
   auto gateway = std::unique_ptr<Gateway>(new Gateway(std::move(parts)));
   if (const auto status = p.keys.Reload(); !status.ok()) return status;
-  auto jinja = Jinja::Start({});
+  // A request waits for its template with its ticket in hand: there are never more than tickets.
+  auto jinja = Jinja::Start({.max_queued = config.admission.max_in_flight});
   if (!jinja.ok()) return jinja.status();
   p.jinja = *std::move(jinja);
-  auto tokenizer = NewGrpcTokenizerClient(
-      config.tokenizer, config.upstream_tls, p.upstream,
-      [&p](std::shared_ptr<const Vocabulary> vocabulary) { p.Publish(std::move(vocabulary)); });
-  if (!tokenizer.ok()) return tokenizer.status();
-  p.tokenizer = *std::move(tokenizer);
   p.workers = std::make_unique<LeastLoadPool>(
       WorkerPoolConfig{},
       [tls = config.upstream_tls](const std::string& address) {
         return NewGrpcWorkerClient(address, tls);
       },
       p.upstream);
+  auto tokenizer = NewGrpcTokenizerClient(
+      config.tokenizer, config.upstream_tls, p.upstream,
+      [&p](std::shared_ptr<const Vocabulary> vocabulary) { p.Publish(std::move(vocabulary)); });
+  if (!tokenizer.ok()) return tokenizer.status();
+  p.tokenizer = *std::move(tokenizer);
   p.discovery = std::make_unique<Discovery>(
       config.workers, kDnsInterval,
       [&p](std::vector<std::string> addresses) { p.workers->SetAddresses(std::move(addresses)); });

@@ -4,7 +4,8 @@
 #
 #   tests/run.sh                          all of it
 #   tests/run.sh unit tidy                these layers (the ctest labels)
-#   tests/run.sh --sanitize address       in build/address (address, undefined, thread)
+#   tests/run.sh --sanitize address       in build/address (address; undefined; thread; or the first
+#                                         two in one: address,undefined in build/address-undefined)
 set -euo pipefail
 # shellcheck source=deploy/local/steps.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/local/steps.sh"
@@ -13,14 +14,17 @@ cd "$root"
 layers=() sanitize=""
 while [ $# -gt 0 ]; do
   case "$1" in
-    --sanitize) sanitize=${2:?--sanitize needs address, undefined or thread}; shift ;;
+    --sanitize) sanitize=${2:?--sanitize needs address, undefined, thread or address,undefined}; shift ;;
     unit|property|kernels|integration|conformance|golden|fault|fuzz|e2e|tidy) layers+=("$1") ;;
-    -h|--help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h|--help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "unknown layer or option: $1" >&2; exit 2 ;;
   esac
   shift
 done
-case "$sanitize" in ''|address|undefined|thread) ;; *) echo "--sanitize: '$sanitize' is not address, undefined or thread" >&2; exit 2 ;; esac
+case "$sanitize" in
+  ''|address|undefined|thread|address,undefined) ;;
+  *) echo "--sanitize: '$sanitize' is not address, undefined, thread or address,undefined" >&2; exit 2 ;;
+esac
 
 install_packages test
 
@@ -36,7 +40,8 @@ if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
 fi
 
 # ---- Build ---------------------------------------------------------------------------------------
-out="$root/build/${sanitize:-release}"
+folder=${sanitize//,/-}
+out="$root/build/${folder:-release}"
 arguments=(-DCMAKE_BUILD_TYPE=Release "-DBEHEMOTH_TEST_PYTHON=$venv/bin/python")
 if [ -n "$sanitize" ]; then
   arguments+=("-DBEHEMOTH_SANITIZE=$sanitize" -DBEHEMOTH_CUDA=off)

@@ -57,6 +57,7 @@ struct TokenizerSpec {
   std::vector<uint32_t> prefix_ids;  // what add_special_tokens puts before and after
   std::vector<uint32_t> suffix_ids;
   SpecialIds special;
+  std::string fingerprint;  // of the file
 };
 
 // "<0x0A>" -> 10; nullopt for anything else.

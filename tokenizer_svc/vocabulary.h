@@ -26,7 +26,7 @@ class Vocabulary {
   const std::vector<std::string>& token_bytes() const { return token_bytes_; }
   const std::vector<uint32_t>& control_ids() const { return control_ids_; }  // ascending
   bool IsControl(uint32_t id) const;
-  // Lower-case hex SHA-256 over all that decides ids and bytes.
+  // Lower-case hex SHA-256 of the file that was read, which decides ids and bytes.
   const std::string& fingerprint() const { return fingerprint_; }
   const SpecialIds& special() const { return special_; }
   const PromptTexts& texts() const { return texts_; }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "proto/support/fingerprint.h"
 #include "tokenizer_svc/sentencepiece_model.h"
 #include "tokenizer_svc/tokenizer_json.h"
 #include "tokenizer_svc/utf8.h"
@@ -56,7 +57,10 @@ absl::StatusOr<TokenizerSpec> LoadSpec(const fs::path& folder) {
                                     std::pair("tokenizer.model", &ParseSentencePieceModel)}) {
     auto bytes = ReadIfThere(folder / name);
     if (!bytes.ok()) return bytes.status();
-    if (bytes->has_value()) return parse(**bytes);
+    if (!bytes->has_value()) continue;
+    auto spec = parse(**bytes);
+    if (spec.ok()) spec->fingerprint = support::Fingerprint(**bytes);
+    return spec;
   }
   return absl::NotFoundError(
       absl::StrCat("--model ", folder.string(), ": neither tokenizer.json nor tokenizer.model"));

@@ -15,6 +15,8 @@ void AddModelFlags(Config& config, CLI::App& app) {
   app.add_option("--served-model-name", config.served_names,
                  "Names that requests may use, comma-separated; the first is in replies")
       ->delimiter(',');
+  app.add_flag("--tokenizer-fingerprint,!--no-tokenizer-fingerprint", config.tokenizer_fingerprint,
+               "Gateways refuse this worker if their tokenizer service read another file");
   app.add_option("--backend", config.backend, "auto = cuda if there is one, else cpu")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();

@@ -15,6 +15,7 @@ namespace behemoth::worker {
 struct Config {
   std::string model;                      // folder
   std::vector<std::string> served_names;  // empty = the folder's own name
+  bool tokenizer_fingerprint = true;      // reported, so that gateways check it
   std::string listen = "127.0.0.1:50052";
   std::string metrics_listen = "127.0.0.1:9102";
 

@@ -13,6 +13,7 @@
 #include "proto/support/version.h"
 #include "worker/engine/warm_up.h"
 #include "worker/rpc/description_messages.h"
+#include "worker/tokenizer_file.h"
 
 namespace behemoth::worker {
 namespace {
@@ -98,14 +99,18 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
   }
   if (!plan.ok()) return plan.status();
   support::Log().info("device={} memory plan: {}", (*device)->name(), plan->Describe());
-  auto worker = std::unique_ptr<Worker>(
-      new Worker(config, *std::move(device), *std::move(model), *std::move(plan)));
+  absl::StatusOr<std::string> tokenizer =
+      config.tokenizer_fingerprint ? TokenizerFingerprint(config.model) : std::string();
+  if (!tokenizer.ok()) return tokenizer.status();
+  auto worker = std::unique_ptr<Worker>(new Worker(config, *std::move(device), *std::move(model),
+                                                   *std::move(plan), *std::move(tokenizer)));
   if (const absl::Status serving = worker->Serve(); !serving.ok()) return serving;
   return worker;
 }
 
 Worker::Worker(const Config& config, std::unique_ptr<Device> device,
-               std::unique_ptr<OpenedModel> model, const MemoryPlan& plan)
+               std::unique_ptr<OpenedModel> model, const MemoryPlan& plan,
+               std::string tokenizer_fingerprint)
     : config_(config),
       device_(std::move(device)),
       plan_(plan),
@@ -122,6 +127,7 @@ Worker::Worker(const Config& config, std::unique_ptr<Device> device,
   board_ = std::make_unique<StatusBoard>(ToMessage(
       WorkerDescription{.served_names = config_.served_names,
                         .model = description,
+                        .tokenizer_fingerprint = std::move(tokenizer_fingerprint),
                         .limits = {.vocabulary_size = description.vocabulary_size,
                                    .context_tokens = description.context_tokens,
                                    .blocks = plan_.blocks,

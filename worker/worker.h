@@ -48,7 +48,7 @@ class Worker {
 
  private:
   Worker(const Config& config, std::unique_ptr<Device> device, std::unique_ptr<OpenedModel> model,
-         const MemoryPlan& plan);
+         const MemoryPlan& plan, std::string tokenizer_fingerprint);
 
   absl::Status Serve();
   absl::Status Load();

@@ -250,10 +250,12 @@ Response FrontDoor::Health() const {
   const bool tokenizer = services_->tokenizer->available() && services_->text->Get() != nullptr;
   const bool draining = services_->admission->draining();
   const bool ready = !draining && tokenizer && view.usable > 0;
+  std::string_view state = NameOf(view.best_state);
+  if (view.usable == 0 && view.other_tokenizer) state = "other_tokenizer";
+  if (view.usable > 0 && !tokenizer) state = "no_tokenizer";
+  if (draining) state = "draining";
   nlohmann::json body = {{"status", ready ? "ready" : "unavailable"},
-                         {"state", draining                        ? "draining"
-                                   : view.usable > 0 && !tokenizer ? "no_tokenizer"
-                                                                   : NameOf(view.best_state)},
+                         {"state", state},
                          {"load_percent", view.load_percent},
                          {"eta_s", nullptr},
                          {"workers", {{"known", view.workers}, {"usable", view.usable}}},

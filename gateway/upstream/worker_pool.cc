@@ -34,6 +34,7 @@ class LeastLoadPool::Member final : public WorkerWatch,
   void OnReport(WorkerReport fresh) override {
     absl::MutexLock lock(&mutex_);
     report = std::move(fresh);
+    refusal_logged = false;
     load.state = report.state;
     heard = loop_.Now();
   }
@@ -69,7 +70,7 @@ class LeastLoadPool::Member final : public WorkerWatch,
   absl::Time heard = absl::InfinitePast();
   absl::Time ejected_until = absl::InfinitePast();
   uint32_t in_flight = 0;
-  bool lost = false, leaving = false;
+  bool lost = false, leaving = false, refusal_logged = false;
 
  private:
   Loop& loop_;
@@ -101,6 +102,11 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
       loop_.Post([member = members_.back()] { member->Connect(); });
     }
     Sweep();
+  }
+
+  void SetTokenizerFingerprint(std::string fingerprint) {
+    absl::MutexLock lock(&mutex_);
+    tokenizer_fingerprint_ = std::move(fingerprint);
   }
 
   std::shared_ptr<Member> Pick(const std::string& model, const std::vector<const Member*>& tried) {
@@ -136,6 +142,13 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
         view.running_sequences += member->load.running_sequences;
         view.waiting_requests += member->load.waiting_requests;
         view.kv_use += member->load.kv_use;
+      } else if (!SpeaksOurIds(*member)) {
+        view.other_tokenizer = true;
+        if (!std::exchange(member->refusal_logged, true)) {
+          support::Log().error("worker refused address={} reason=other_tokenizer fingerprint={}",
+                               support::Escaped(member->address),
+                               support::Escaped(member->report.tokenizer_fingerprint));
+        }
       } else if (!member->lost) {
         view.best_state = Silent(*member) ? WorkerState::kUnknown : member->load.state;
         view.load_percent = std::max(view.load_percent, member->report.load_percent);
@@ -153,7 +166,13 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
  private:
   bool Usable(const Member& member) const {
     return !member.leaving && !member.lost && member.load.state == WorkerState::kReady &&
-           !Silent(member) && loop_.Now() >= member.ejected_until;
+           !Silent(member) && loop_.Now() >= member.ejected_until && SpeaksOurIds(member);
+  }
+
+  // Who does not know, on either side, is believed.
+  bool SpeaksOurIds(const Member& member) const {
+    const std::string& its = member.report.tokenizer_fingerprint;
+    return its.empty() || tokenizer_fingerprint_.empty() || its == tokenizer_fingerprint_;
   }
 
   bool Silent(const Member& member) const { return loop_.Now() - member.heard >= config_.silence; }
@@ -191,6 +210,7 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
   Loop& loop_;
   absl::Mutex mutex_;
   std::vector<std::shared_ptr<Member>> members_ ABSL_GUARDED_BY(mutex_);
+  std::string tokenizer_fingerprint_ ABSL_GUARDED_BY(mutex_);
 };
 
 namespace {
@@ -292,6 +312,10 @@ LeastLoadPool::~LeastLoadPool() = default;
 
 void LeastLoadPool::SetAddresses(std::vector<std::string> addresses) {
   members_->Set(std::move(addresses));
+}
+
+void LeastLoadPool::SetTokenizerFingerprint(std::string fingerprint) {
+  members_->SetTokenizerFingerprint(std::move(fingerprint));
 }
 
 PoolView LeastLoadPool::View() const { return members_->View(); }

@@ -2,10 +2,10 @@
 //
 // Thread-safe. State is kept under one mutex that is never held across a call into a worker client.
 // A worker is usable when its engine is READY, it was heard of within `silence`, and it is not
-// ejected. Least load wins: what this gateway has in flight there plus what others queue there.
-// A failed worker is ejected for `ejection`, then tried again; its watch reconnects every second.
-// Retry: on another worker, only while no token or finish has reached the observer, on UNAVAILABLE
-// and RESOURCE_EXHAUSTED, each worker at most once.
+// ejected, and speaks this gateway's ids. Least load wins: what this gateway has in flight there
+// plus what others queue there. A failed worker is ejected for `ejection`, then tried again; its
+// watch reconnects every second. Retry: on another worker, only while no token or finish has
+// reached the observer, on UNAVAILABLE and RESOURCE_EXHAUSTED, each worker at most once.
 #pragma once
 
 #include <absl/container/flat_hash_set.h>
@@ -43,6 +43,7 @@ struct ServedModel {
 struct PoolView {
   int workers = 0, usable = 0;
   WorkerState best_state = WorkerState::kUnknown;  // of the workers not usable, if none is
+  bool other_tokenizer = false;  // some worker's own folder holds another tokenizer than ours
   double load_percent = 0;
   std::optional<absl::Duration> eta;
   uint32_t running_sequences = 0, waiting_requests = 0;
@@ -72,6 +73,10 @@ class LeastLoadPool final : public WorkerPool {
   // The addresses there are now: new ones are watched, gone ones get no new request and leave when
   // their last one has ended. Thread-safe.
   void SetAddresses(std::vector<std::string> addresses);
+
+  // What the tokenizer service read. A worker whose own folder holds another tokenizer file would
+  // take our ids for other words: it is not usable, and the log says so. Thread-safe.
+  void SetTokenizerFingerprint(std::string fingerprint);
 
   PoolView View() const override;
   std::unique_ptr<GenerateCall> Generate(const std::string& model, GenerateSpec spec,

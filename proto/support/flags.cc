@@ -76,15 +76,18 @@ void AddEnvironment(CLI::App& app, std::vector<std::string>& arguments) {
 }  // namespace
 
 Flags::Flags(std::string process, std::string description)
-    : process_(std::move(process)), app_(std::move(description), process_) {
-  app_.set_version_flag("--version", process_ + " " + Version() + " (" + Commit() + ")");
-  app_.config_formatter(std::make_shared<UnderscoreConfig>());
-  app_.allow_config_extras(CLI::config_extras_mode::error);
-  app_.set_config("--config", "", "TOML or INI file; its keys are the flags' names");
-  app_.add_option("--log-level", log_level_, "trace, debug, info, warn or error")
+    : process_(std::move(process)),
+      app_(std::make_unique<CLI::App>(std::move(description), process_)) {
+  app_->set_version_flag("--version", process_ + " " + Version() + " (" + Commit() + ")");
+  app_->config_formatter(std::make_shared<UnderscoreConfig>());
+  app_->allow_config_extras(CLI::config_extras_mode::error);
+  app_->set_config("--config", "", "TOML or INI file; its keys are the flags' names");
+  app_->add_option("--log-level", log_level_, "trace, debug, info, warn or error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();
 }
+
+Flags::~Flags() = default;
 
 std::optional<int> Flags::Parse(int argc, char** argv) {
   std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
@@ -92,12 +95,12 @@ std::optional<int> Flags::Parse(int argc, char** argv) {
     if (argument.starts_with("--"))
       DashesFor(argument, std::min(argument.find('='), argument.size()));
   }
-  AddEnvironment(app_, arguments);
+  AddEnvironment(*app_, arguments);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them as a stack
   try {
-    app_.parse(std::move(arguments));
+    app_->parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
-    std::printf("%s", app_.help().c_str());
+    std::printf("%s", app_->help().c_str());
     return 0;
   } catch (const CLI::CallForVersion& version) {
     std::printf("%s\n", version.what());
@@ -111,7 +114,7 @@ std::optional<int> Flags::Parse(int argc, char** argv) {
 
 std::string Flags::Summary() const {
   std::string summary;
-  for (const CLI::Option* option : app_.get_options()) {
+  for (const CLI::Option* option : app_->get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string flag = option->get_lnames().front();
     if (flag == "help" || flag == "version") continue;

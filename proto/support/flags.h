@@ -10,19 +10,23 @@
 // (--max_num_seqs), as `vllm serve` does.
 #pragma once
 
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
+#include <memory>
 #include <optional>
 #include <string>
+
+// CLI11's headers cost as much to compile as all of ours: only files that declare flags see them.
+namespace CLI {
+class App;
+}
 
 namespace behemoth::support {
 
 class Flags {
  public:
   Flags(std::string process, std::string description);
+  ~Flags();
 
-  CLI::App& app() { return app_; }
+  CLI::App& app() { return *app_; }
   const std::string& log_level() const { return log_level_; }
 
   // nullopt = go on. 0 after --help/--version; 2 after an unknown flag or a bad value, with one
@@ -36,7 +40,7 @@ class Flags {
  private:
   std::string process_;
   std::string log_level_ = "info";
-  CLI::App app_;
+  std::unique_ptr<CLI::App> app_;
 };
 
 }  // namespace behemoth::support

@@ -4,25 +4,47 @@
 #include <absl/strings/str_cat.h>
 #include <absl/synchronization/notification.h>
 #include <arpa/inet.h>
+#include <prometheus/collectable.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
+#include <prometheus/metric_family.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <exception>
 #include <thread>
+#include <vector>
 
+#include "proto/support/log.h"
 #include "proto/support/version.h"
 
 namespace behemoth::support {
+namespace {
+
+// Read when asked: the log is older than any registry and counts for itself.
+class LogLines final : public prometheus::Collectable {
+ public:
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    prometheus::ClientMetric dropped;
+    dropped.counter.value = static_cast<double>(DroppedLogLines());
+    return {{.name = "behemoth_log_dropped_lines_total",
+             .help = "Log lines that stderr's reader did not take in time.",
+             .type = prometheus::MetricType::Counter,
+             .metric = {dropped}}};
+  }
+};
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
     const std::string& listen, std::shared_ptr<prometheus::Registry> registry) {
   auto server = std::unique_ptr<MetricsServer>(new MetricsServer);
+  server->own_ = std::make_shared<LogLines>();
   try {
     server->exposer_ = std::make_unique<prometheus::Exposer>(listen);
-    // The exposer keeps a weak reference only; the registry is the caller's.
+    // The exposer keeps weak references only; the registry is the caller's.
     server->exposer_->RegisterCollectable(registry);
+    server->exposer_->RegisterCollectable(server->own_);
     const auto ports = server->exposer_->GetListeningPorts();
     if (ports.empty()) return absl::UnavailableError(absl::StrCat("metrics ", listen, ": no port"));
     server->port_ = ports.front();

@@ -1,4 +1,5 @@
-// GET /metrics in Prometheus' text format, on its own port. Thread-safe.
+// GET /metrics in Prometheus' text format, on its own port: the process's registry, and what this
+// folder counts itself (behemoth_log_dropped_lines_total). Thread-safe.
 #pragma once
 
 #include <absl/status/statusor.h>
@@ -8,8 +9,9 @@
 #include <string>
 
 namespace prometheus {
+class Collectable;
 class Exposer;
-}
+}  // namespace prometheus
 
 namespace behemoth::support {
 
@@ -23,6 +25,7 @@ class MetricsServer {
 
  private:
   MetricsServer() = default;
+  std::shared_ptr<prometheus::Collectable> own_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   int port_ = 0;
 };

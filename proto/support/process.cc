@@ -4,7 +4,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <string>
 
 #include "proto/support/log.h"
@@ -60,8 +59,7 @@ void RequestShutdown() { kill(getpid(), WakeSignal()); }
 int Fail(std::string_view process, const absl::Status& status) {
   const std::string message = status.ToString();
   Log().error("failed status=\"{}\"", Escaped(message));
-  std::fprintf(stderr, "%.*s: %s\n", static_cast<int>(process.size()), process.data(),
-               message.c_str());
+  PrintLine(std::string(process) + ": " + message);
   return 1;
 }
 

@@ -32,6 +32,7 @@ void Fill(const ModelDescription& in, v1::ModelDescription* out) {
 v1::GetStatusResponse ToMessage(const WorkerDescription& in) {
   v1::GetStatusResponse out;
   Fill(in.model, out.mutable_model());
+  out.mutable_model()->set_tokenizer_fingerprint(in.tokenizer_fingerprint);
   for (const std::string& name : in.served_names) out.mutable_model()->add_served_names(name);
   v1::Limits& limits = *out.mutable_limits();
   limits.set_context_tokens(static_cast<uint32_t>(in.limits.context_tokens));

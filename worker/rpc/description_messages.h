@@ -14,6 +14,7 @@ namespace behemoth::worker {
 struct WorkerDescription {
   std::vector<std::string> served_names;
   ModelDescription model;
+  std::string tokenizer_fingerprint;  // empty = none, or not to be checked
   RunnerLimits limits;
   MailboxLimits queue;
   std::string device;

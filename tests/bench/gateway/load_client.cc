@@ -1,7 +1,8 @@
 // Load on a gateway in front of token_source: load_client PORT MODE [STREAMS] [REQUESTS] [TOKENS].
 //   ttfb        STREAMS connections, one request after the other: first byte of the event stream
 //   throughput  STREAMS connections side by side: tokens a second over all of them
-//   idle        opens STREAMS streams, waits for the first token of each, prints "open", holds them
+//   idle        opens STREAMS streams at once, waits for the first token of each, prints "open",
+//   holds them
 //               until its stdin ends
 #include <sys/resource.h>
 
@@ -113,15 +114,11 @@ double Percentile(std::vector<double>& values, double p) {
 }
 
 void Hold(boost::asio::io_context& io, const Plan& plan, Totals& totals) {
-  // In waves: a burst of thousands is refused where the template's queue is full.
-  for (int launched = 0; totals.started + totals.failed < plan.streams;) {
-    while (launched < plan.streams && launched - totals.started - totals.failed < 200) {
-      std::make_shared<Client>(io, plan, totals)->Start();
-      ++launched;
-    }
-    io.run_one();
-  }
-  std::printf("open %ld failed %ld\n", totals.started, totals.failed);
+  const auto begin = Clock::now();
+  for (int i = 0; i < plan.streams; ++i) std::make_shared<Client>(io, plan, totals)->Start();
+  while (totals.started + totals.failed < plan.streams) io.run_one();
+  std::printf("open %ld failed %ld in %.2f s\n", totals.started, totals.failed,
+              std::chrono::duration<double>(Clock::now() - begin).count());
   std::fflush(stdout);
   std::getchar();
 }

@@ -32,10 +32,11 @@ def until(condition, seconds, what):
 
 
 class Process:
-    """Ready once constructed. `log` holds everything that it printed."""
+    """Ready once constructed. `log` holds everything that it printed; nobody reads on after the ready
+    line of one that is not `heard`."""
 
-    def __init__(self, name, *arguments):
-        self.log, self.ready = [], threading.Event()
+    def __init__(self, name, *arguments, heard=True):
+        self.log, self.ready, self.heard = [], threading.Event(), heard
         self.process = subprocess.Popen([BUILD / "bin" / name, *map(str, arguments)],
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -48,6 +49,8 @@ class Process:
             if match := re.search(r"ready listen=\S+:(\d+) metrics=\S+:(\d+)", line):
                 self.port, self.metrics = map(int, match.groups())
                 self.ready.set()
+                if not self.heard:
+                    return
         self.ready.set()
 
     def send(self, number):
@@ -147,16 +150,19 @@ class Cluster:
         self.tokenizer_port, self.worker_ports = free_port(), [free_port() for _ in range(workers)]
         self.tokenizer = self.start_tokenizer()
         self.workers = [self.start_worker(port) for port in self.worker_ports]
-        self.gateway = self.start(
-            "behemoth-gateway", "--tokenizer", f"127.0.0.1:{self.tokenizer_port}", "--worker",
-            ",".join(f"127.0.0.1:{port}" for port in self.worker_ports), "--listen", "127.0.0.1:0",
-            "--metrics-listen", "127.0.0.1:0")
+        self.gateway = self.start_gateway()
         self.port = self.gateway.port
         self.until_usable(workers)
 
-    def start(self, name, *arguments):
-        self.all.append(Process(name, *arguments))
+    def start(self, name, *arguments, heard=True):
+        self.all.append(Process(name, *arguments, heard=heard))
         return self.all[-1]
+
+    def start_gateway(self, heard=True):
+        return self.start(
+            "behemoth-gateway", "--tokenizer", f"127.0.0.1:{self.tokenizer_port}", "--worker",
+            ",".join(f"127.0.0.1:{port}" for port in self.worker_ports), "--listen", "127.0.0.1:0",
+            "--metrics-listen", "127.0.0.1:0", heard=heard)
 
     def start_tokenizer(self):
         return self.start("behemoth-tokenizer", "--model", TINY, "--listen",

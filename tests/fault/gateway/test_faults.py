@@ -1,9 +1,12 @@
 """What clients see when a process dies, hangs, drains or comes back (operations.md 6, 38 to 55)."""
 
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -131,6 +134,30 @@ def test_a_client_that_hangs_up_cancels_its_generation(cluster):
     until(lambda: one.metric('behemoth_cancelled_total{stage="decoding"}') == 1, 5, "one cancel")
     at_rest(one)
     until(lambda: call(one.port, "GET", "/load")[2]["running"] == 0, 5, "an idle worker")
+
+
+def test_a_log_that_nobody_reads_costs_lines_and_nothing_else(cluster):
+    one = cluster()
+    deaf = one.start_gateway(heard=False)
+    until(lambda: call(deaf.port, "GET", "/health")[0] == 200, 10, "a ready gateway")
+    dropped = 0
+    for _ in range(60):  # lines of 200 bytes: the pipe, the queue and a batch hold 2.1 MB
+        with socket.create_connection(("127.0.0.1", deaf.port), timeout=30) as client:
+            bad = (f"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n"
+                   f"X-Request-Id: {'x' * 128}\r\n\r\n{{}}").encode()
+            for _ in range(20):
+                client.sendall(bad * 20)
+                answers = b""
+                while answers.count(b"HTTP/1.1 400") < 20:
+                    answers += client.recv(1 << 16)
+        metrics = urllib.request.urlopen(f"http://127.0.0.1:{deaf.metrics}/metrics").read().decode()
+        dropped = int(re.search(r"^behemoth_log_dropped_lines_total (\d+)", metrics, re.M).group(1))
+        if dropped > 100:
+            break
+    assert dropped > 100
+    assert ask(deaf.port)[0] == 200
+    deaf.send(signal.SIGTERM)
+    assert deaf.process.wait(20) == 0
 
 
 def test_metrics_are_clean_and_true_at_rest(cluster):

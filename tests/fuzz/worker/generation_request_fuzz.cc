@@ -1,5 +1,7 @@
 // Any bytes at the worker's own door: a GenerateRequest is refused by field, or becomes a value
 // that the engine can take without another check.
+#include <google/protobuf/stubs/logging.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -56,6 +58,12 @@ void RequireLegal(const GenerationRequest& request) {
 }
 
 }  // namespace
+
+// protobuf prints a line for each string that is not UTF-8: most of what is tried here.
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  google::protobuf::SetLogHandler(nullptr);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const RequestLimits limits = Limits();

@@ -1,76 +1,14 @@
-"""behemoth-worker as users start it: the tiny checkpoint on the CPU, from flags to exit code."""
+"""The worker's process from flags to exit code."""
 
+import hashlib
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import tempfile
-import urllib.request
-from pathlib import Path
 
-import grpc
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-BUILD = Path(os.environ.get("BEHEMOTH_BUILD_DIR", ROOT / "build/release"))
-TINY = ROOT / "tests/models/tiny"
+from conftest import ROOT, STOP_S, TINY, Worker, popen
+
 GOLDEN = ROOT / "tests/golden/data/tiny_logits.json"
-STOP_S = 60
-
-
-@pytest.fixture(scope="session")
-def stubs():
-    from grpc_tools import protoc
-
-    out = tempfile.mkdtemp(prefix="behemoth-stubs-")
-    proto = ROOT / "proto/behemoth/worker/v1/worker.proto"
-    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
-                        f"--grpc_python_out={out}", str(proto)]) == 0
-    sys.path.insert(0, out)
-    from behemoth.worker.v1 import worker_pb2, worker_pb2_grpc
-
-    return worker_pb2, worker_pb2_grpc
-
-
-def popen(*arguments, model=TINY):
-    return subprocess.Popen(
-        [BUILD / "bin/behemoth-worker", "--model", model, "--listen", "127.0.0.1:0",
-         "--metrics-listen", "127.0.0.1:0", *arguments], stderr=subprocess.PIPE, text=True)
-
-
-class Worker:
-    """Ready once constructed."""
-
-    def __init__(self, stubs, *arguments):
-        self.pb, pb_grpc = stubs
-        self.process = popen("--backend", "cpu", "--cpu-threads", "2", *arguments)
-        self.log = []
-        for line in self.process.stderr:
-            self.log.append(line)
-            ready = re.search(r"\bready listen=(\S+) metrics=(\S+)", line)
-            if ready:
-                break
-        else:
-            raise RuntimeError("".join(self.log))
-        self.metrics_address = ready.group(2)
-        self.stub = pb_grpc.WorkerServiceStub(grpc.insecure_channel(ready.group(1)))
-
-    def greedy(self, request_id, ids, max_tokens):
-        request = self.pb.GenerateRequest(request_id=request_id, prompt_ids=ids,
-                                          max_tokens=max_tokens, include_stop_id=True)
-        request.sampling.temperature = 0
-        return self.stub.Generate(request, timeout=120)
-
-    def metrics(self):
-        text = urllib.request.urlopen(f"http://{self.metrics_address}/metrics").read().decode()
-        return {key: float(value) for key, value in re.findall(r"^([^#\s].*) (\S+)$", text, re.M)}
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.log += self.process.stderr.readlines()
-        return self.process.wait(timeout=STOP_S)
 
 
 def tokens_of(stream):
@@ -117,6 +55,8 @@ def test_status_names_model_limits_and_state(worker):
     assert status.load.percent == 100
     assert list(status.model.served_names) == ["tiny"]
     assert status.model.vocabulary_size == 4096
+    tokenizer_file = (TINY / "tokenizer.json").read_bytes()
+    assert status.model.tokenizer_fingerprint == hashlib.sha256(tokenizer_file).hexdigest()
     assert status.limits.context_tokens == 8192
     assert status.limits.blocks * status.limits.tokens_per_block >= 8192
     assert 0 < status.devices[0].planned_bytes < status.devices[0].memory_bytes
@@ -172,9 +112,10 @@ def test_a_bad_start_says_what_and_ends(arguments, code, message):
 
 
 def test_a_context_that_does_not_fit_is_capped_and_said(stubs):
-    running = Worker(stubs, "--kv-cache-memory-bytes", "8000000")
+    running = Worker(stubs, "--kv-cache-memory-bytes", "8000000", "--no-tokenizer-fingerprint")
     status = running.stub.GetStatus(running.pb.GetStatusRequest())
     assert status.limits.context_tokens == status.limits.blocks * status.limits.tokens_per_block
     assert 64 <= status.limits.context_tokens < 8192
+    assert status.model.tokenizer_fingerprint == ""
     assert any("context capped" in line for line in running.log)
     assert running.stop() == 0

@@ -163,20 +163,5 @@ TEST(VocabularyTest, TokensSayTheirBytesAndControlIds) {
   EXPECT_THAT(vocabulary.control_ids(), ElementsAre(0, 1, 2));
 }
 
-TEST(VocabularyTest, TheFingerprintFollowsWhateverDecidesIds) {
-  const auto fingerprint = [](const Json& file) {
-    return Vocabulary(*ParseTokenizerJson(file.dump()), {}).fingerprint();
-  };
-  const std::string base = fingerprint(SmallFile());
-  EXPECT_EQ(base.size(), 64u);
-  Json prefix = SmallFile(), merges = SmallFile(), special = SmallFile();
-  prefix["pre_tokenizer"]["prepend_scheme"] = "never";
-  merges["model"]["merges"] = Json::array({"▁ a", "a b"});
-  special["added_tokens"][2]["special"] = false;
-  EXPECT_NE(fingerprint(prefix), base);
-  EXPECT_NE(fingerprint(merges), base);
-  EXPECT_NE(fingerprint(special), base);
-}
-
 }  // namespace
 }  // namespace behemoth::tokenizer

@@ -68,6 +68,17 @@ TEST_F(VocabularyLoaderTest, BothFilesOfOneModelGiveTheSameIds) {
   EXPECT_EQ(by_model->token_bytes(), by_json->token_bytes());
 }
 
+TEST_F(VocabularyLoaderTest, TheFingerprintIsThatOfTheFileThatWasRead) {
+  Link("tokenizer.model");
+  const std::string by_model = Load()->fingerprint();
+  EXPECT_EQ(by_model.size(), 64u);
+  Link("tokenizer.json");
+  const std::string by_json = Load()->fingerprint();
+  EXPECT_NE(by_json, by_model);
+  Write("chat_template.jinja", "another");  // decides no id
+  EXPECT_EQ(Load()->fingerprint(), by_json);
+}
+
 TEST_F(VocabularyLoaderTest, TheTemplateFileWinsOverTheConfiguration) {
   Link("tokenizer.json");
   Write("tokenizer_config.json", R"({"chat_template": "config"})");

@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <set>
-
 #include "tests/unit/tokenizer_svc/small_spec.h"
 
 namespace behemoth::tokenizer {
@@ -46,37 +44,6 @@ TEST(VocabularyTest, ControlIdsAreTheSpecialOnesSorted) {
   for (const uint32_t id : {kAb, kByte0, 266u, 1u << 31, ~0u}) {
     EXPECT_FALSE(vocabulary.IsControl(id)) << id;
   }
-}
-
-TEST(VocabularyTest, TheFingerprintFollowsEachFieldThatDecidesIds) {
-  const std::vector<void (*)(TokenizerSpec&)> changes = {
-      [](TokenizerSpec&) {},
-      [](TokenizerSpec& s) { s.tokens[kA] = "x"; },
-      [](TokenizerSpec& s) { s.tokens.emplace_back("new"); },
-      [](TokenizerSpec& s) { std::swap(s.merges[0], s.merges[1]); },
-      [](TokenizerSpec& s) { s.merges.pop_back(); },
-      [](TokenizerSpec& s) { s.added.pop_back(); },
-      [](TokenizerSpec& s) { s.added[3].special = false; },
-      [](TokenizerSpec& s) { s.added[3].normalized = true; },
-      [](TokenizerSpec& s) { s.added[3].strip_left = true; },
-      [](TokenizerSpec& s) { s.added[3].strip_right = true; },
-      [](TokenizerSpec& s) { s.unk_id.reset(); },
-      [](TokenizerSpec& s) { s.prefix = Prefix::kForced; },
-      [](TokenizerSpec& s) { s.spaces_to_marks = false; },
-      [](TokenizerSpec& s) { s.split_at_marks = true; },
-      [](TokenizerSpec& s) { s.byte_fallback = false; },
-      [](TokenizerSpec& s) { s.fuse_unk = false; },
-      [](TokenizerSpec& s) { s.ignore_merges = true; },
-      [](TokenizerSpec& s) { s.prefix_ids = {}; },
-      [](TokenizerSpec& s) { s.suffix_ids = {kEos}; },
-  };
-  std::set<std::string> fingerprints;
-  for (const auto& change : changes) {
-    TokenizerSpec spec = SmallSpec();
-    change(spec);
-    fingerprints.insert(Vocabulary(spec, {}).fingerprint());
-  }
-  EXPECT_EQ(fingerprints.size(), changes.size());
 }
 
 }  // namespace

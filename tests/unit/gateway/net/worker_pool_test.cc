@@ -105,6 +105,27 @@ TEST_F(WorkerPoolTest, SilentLostAndDrainingWorkersTakeNothing) {
   EXPECT_EQ(pool_.View().usable, 1);
 }
 
+TEST_F(WorkerPoolTest, AWorkerOfAnotherTokenizerTakesNothing) {
+  const auto report = [](FakeWorker& worker, std::string fingerprint) {
+    worker.watch->OnReport({.state = WorkerState::kReady,
+                            .served_names = {"tiny"},
+                            .tokenizer_fingerprint = std::move(fingerprint)});
+  };
+  report(a_, "ours");
+  report(b_, "other");
+  EXPECT_EQ(pool_.View().usable, 2);  // nobody can tell before the tokenizer service was heard
+  pool_.SetTokenizerFingerprint("ours");
+  EXPECT_EQ(pool_.View().usable, 1);
+  EXPECT_TRUE(pool_.View().other_tokenizer);
+  Observer one, two;
+  const auto first = Ask(one), second = Ask(two);
+  EXPECT_EQ(a_.started, 2);
+  EXPECT_EQ(b_.started, 0);
+  report(b_, "");  // its operator has turned the check off, or it has no such file
+  EXPECT_EQ(pool_.View().usable, 2);
+  EXPECT_FALSE(pool_.View().other_tokenizer);
+}
+
 TEST_F(WorkerPoolTest, AFailureBeforeTheFirstTokenGoesToAnotherWorker) {
   Observer observer;
   const auto call = Ask(observer);

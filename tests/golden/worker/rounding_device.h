@@ -1,0 +1,26 @@
+// The cpu device with every operation's rounding made as large as it may be: noise behind each
+// operation, sized from its k and epsilon. What the network makes of it is how far two right
+// computations in float may be apart, amplification and cancellation included: the network itself
+// carries the errors on, nobody has to guess how.
+//
+// Model of one rounding. A float operation errs by a factor 1 + d, |d| <= u = 2^-24, of no
+// preferred sign: variance u^2 / 3. A sum of n terms of random sign rounds n partial sums, whose
+// squares grow from 0 to the result's: variance n u^2 / 6 of the result's size squared. Both sides
+// sum in at least 8 lanes (AVX2; ours in 32), so n = k / 8 + 8 of the longest chain and the tree
+// behind it. Errors of two sides are independent: the difference has sqrt(2) of one side's. The
+// result's size is the row's root mean square, or the element's own where that is larger: a sum
+// that cancels to nothing has rounded like its neighbours.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "worker/device/device.h"
+
+namespace behemoth::worker {
+
+// Starts backends of the cpu that add the noise; the same seed, the same noise. Activations are
+// floats, row-major. For tests, one thread.
+std::unique_ptr<Device> OpenRoundingCpu(uint32_t seed);
+
+}  // namespace behemoth::worker
