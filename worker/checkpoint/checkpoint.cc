@@ -193,11 +193,8 @@ absl::Status Checkpoint::OnlyHas(const std::string& module,
 
 absl::StatusOr<DenseMatrix> Checkpoint::ReadDense(const std::string& name, int32_t rows,
                                                   int32_t cols) {
-  absl::StatusOr<DenseMatrix> matrix =
-      FindMatrix(name, rows == 1 ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols});
-  if (!matrix.ok()) return matrix.status();
-  if (absl::Status loaded = matrix->bytes.Load(); !loaded.ok()) return loaded;
-  return matrix;
+  return FindMatrix(name,
+                    rows == 1 ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols});
 }
 
 absl::StatusOr<LinearWeights> Checkpoint::ReadLinear(const std::string& module, int32_t out,
@@ -206,10 +203,7 @@ absl::StatusOr<LinearWeights> Checkpoint::ReadLinear(const std::string& module, 
   const bool plain = Has(module + ".weight");
   // GPTQ files list no exceptions: a module with a plain weight is one.
   if (scheme && !(plain && scheme->format != PackFormat::kPackQuantized)) {
-    absl::StatusOr<LinearWeights> packed = ReadInt4(*this, *scheme, module, out, in);
-    if (!packed.ok()) return packed;
-    if (absl::Status loaded = Load(*packed); !loaded.ok()) return loaded;
-    return packed;
+    return ReadInt4(*this, *scheme, module, out, in);
   }
   if (absl::Status known = OnlyHas(module, {"weight"}); !known.ok()) return known;
   absl::StatusOr<DenseMatrix> weight = ReadDense(module + ".weight", out, in);

@@ -1,5 +1,6 @@
 // Where weights come from: a checkpoint folder, or a seed. One tensor or projection per call, so
-// that loading never holds more than one layer on the host.
+// that loading never holds more than one layer on the host. Values that need no change may be left
+// in their file (stored.h): an error of reading them then comes from whoever does.
 //
 // Thread-compatible. Errors name the file and the tensor.
 #pragma once

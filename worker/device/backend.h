@@ -15,6 +15,7 @@
 #include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
 #include <cstdint>
 #include <vector>
@@ -48,6 +49,14 @@ enum class LinearUse {
 };
 enum class KvType { kFloat32, kBfloat16, kFp8 };  // fp8: e4m3
 
+// Where loading spent its time; zero where a backend has no such phase.
+struct LoadTimes {
+  absl::Duration reading;  // each reader: out of files, into pinned memory
+  absl::Duration copying;  // each reader: waiting for the device to take it
+  absl::Duration idle;     // each reader: nothing to read yet
+  absl::Duration packing;  // of the device: into the kernels' order
+};
+
 // What a backend is built for; fixed for its life.
 struct BackendSpec {
   RunnerLimits limits;
@@ -75,6 +84,10 @@ class Backend {
   virtual absl::StatusOr<TableHandle> AddTable(DenseMatrix table) = 0;
   // The table itself as a projection (tied head).
   virtual absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) = 0;
+  // After the last weight: all are in place when this returns. Files may be read until then, and
+  // their errors come from any of the calls above, or at the latest from here.
+  virtual absl::Status FinishWeights() = 0;
+  virtual LoadTimes load_times() const { return {}; }
 
   // ---- One step ----
   // Enqueues a whole step: binds slots, copies blocks, uploads ids and tables, then has `forward`

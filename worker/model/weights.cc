@@ -153,6 +153,7 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config, Weight
   weights.final_norm = load.Gain("model.norm.weight", config.hidden_size);
   weights.head = config.tied_head ? load.TiedHead(weights.embedding) : load.Linear(Head(config));
   if (!load.status().ok()) return load.status();
+  if (absl::Status finished = backend.FinishWeights(); !finished.ok()) return finished;
   return weights;
 }
 

@@ -48,16 +48,15 @@ class CpuBackend : public Backend {
     return Keep(*std::move(linear));
   }
 
-  absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) override {
-    const DenseMatrix wide = cpu::WithoutFloat16(gain);
-    std::vector<float> floats(static_cast<size_t>(gain.cols));
-    const float* row = cpu::DenseRow(wide, 0, floats.data());
-    if (row != floats.data()) std::copy_n(row, floats.size(), floats.begin());
-    gains_.push_back(std::move(floats));
+  absl::StatusOr<GainHandle> AddGain(const DenseMatrix& stored) override {
+    DenseMatrix gain = stored;
+    if (absl::Status loaded = gain.bytes.Load(); !loaded.ok()) return loaded;
+    gains_.push_back(FloatsOf(gain));
     return static_cast<GainHandle>(gains_.size() - 1);
   }
 
   absl::StatusOr<TableHandle> AddTable(DenseMatrix table) override {
+    if (absl::Status loaded = table.bytes.Load(); !loaded.ok()) return loaded;
     tables_.push_back(cpu::WithoutFloat16(std::move(table)));
     return static_cast<TableHandle>(tables_.size() - 1);
   }
@@ -65,6 +64,8 @@ class CpuBackend : public Backend {
   absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override {
     return Keep(CpuLinear(&tables_[static_cast<size_t>(table)]));
   }
+
+  absl::Status FinishWeights() override { return absl::OkStatus(); }
 
   absl::Status RunStep(const StepPlan& plan,
                        absl::FunctionRef<void(int32_t tokens)> forward) override {

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "kernels/fused/fused.h"
-#include "worker/checkpoint/element.h"
 #include "worker/device/cuda/cuda_status.h"
 #include "worker/device/cuda/linear_source.h"
 #include "worker/device/plan_check.h"
@@ -48,11 +47,15 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::Make(const BackendSpec& sp
   status.Update(backend->TakeMemory(linears, weight_bytes));
   status.Update(backend->TakeStaging());
   if (!status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<UploadBuffers>> buffers = MakePinnedBuffers(backend->stream_, {});
+  if (!buffers.ok()) return buffers.status();
+  backend->upload_ = std::make_unique<HostUpload>(*std::move(buffers));
   return backend;
 }
 
 CudaBackend::~CudaBackend() {
   cudaSetDevice(ordinal_);
+  upload_.reset();  // its copies are on the stream
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (const Marks& marks : marks_) {
     for (CUevent_st* mark : {marks.began, marks.ended, marks.done}) cudaEventDestroy(mark);
@@ -143,18 +146,28 @@ absl::StatusOr<Tensor> CudaBackend::Allocate(int32_t rows, int32_t cols, Element
 // ---- Weights ------------------------------------------------------------------------------------
 
 // The KV pool means nothing until the first step; a model with a small one gets memory of its own,
-// which goes back then.
+// which goes back then. Projections are staged at its two ends in turn: one is uploaded while the
+// one before waits to be packed. Where there is no room for both, that one is packed first.
 absl::StatusOr<void*> CudaBackend::LoadingScratch(size_t bytes) {
-  if (bytes <= kv_memory_.bytes()) return kv_memory_.data();
-  if (bytes > loading_memory_.bytes()) {
-    absl::Status idle = FromCuda(cudaStreamSynchronize(stream_), "packing of weights");
+  if (bytes > std::max(kv_memory_.bytes(), loading_memory_.bytes())) {
+    absl::Status idle = PackPending();
+    idle.Update(FromCuda(cudaStreamSynchronize(stream_), "packing of weights"));
     if (!idle.ok()) return idle;
     loading_memory_ = Memory();
     absl::StatusOr<Memory> memory = Memory::Allocate(MemoryKind::kDevice, bytes);
     if (!memory.ok()) return memory.status();
     loading_memory_ = *std::move(memory);
   }
-  return loading_memory_.data();
+  const Memory& scratch =
+      loading_memory_.bytes() > kv_memory_.bytes() ? loading_memory_ : kv_memory_;
+  if (bytes + staged_bytes_ > scratch.bytes()) {
+    if (absl::Status packed = PackPending(); !packed.ok()) return packed;
+  }
+  staged_bytes_ = bytes;
+  staged_at_end_ = !staged_at_end_;
+  // Pieces of an arena are aligned by its start.
+  const size_t last = (scratch.bytes() - bytes) / Arena::kAlignment * Arena::kAlignment;
+  return static_cast<char*>(scratch.data()) + (staged_at_end_ ? last : 0);
 }
 
 absl::StatusOr<LinearHandle> CudaBackend::AddLinear(std::vector<LinearWeights> parts,
@@ -162,28 +175,19 @@ absl::StatusOr<LinearHandle> CudaBackend::AddLinear(std::vector<LinearWeights> p
   if (absl::Status prepared = LinearSource::Prepare(parts); !prepared.ok()) return prepared;
   const absl::StatusOr<void*> scratch = LoadingScratch(LinearStore::StagingBytes(parts));
   if (!scratch.ok()) return scratch.status();
-  return linears_->Add(parts, use, *scratch, stream_);
+  return linears_->Add(std::move(parts), use, *scratch, *upload_, stream_);
 }
 
-absl::StatusOr<bf16*> CudaBackend::AddDense(const DenseMatrix& matrix) {
-  const size_t count = static_cast<size_t>(matrix.rows) * static_cast<size_t>(matrix.cols);
-  bf16* const to = weights_.Take<bf16>(count);
+absl::StatusOr<bf16*> CudaBackend::AddDense(DenseMatrix matrix) {
+  bf16* const to = weights_.Take<bf16>(matrix.size());
   if (to == nullptr) {
     return absl::ResourceExhaustedError("tables and gains are more than the memory plan foresaw");
   }
-  const void* from = matrix.bytes.data();
-  std::vector<bf16> rounded;
   if (matrix.type != ElementType::kBfloat16) {
-    rounded.resize(count);
-    for (size_t i = 0; i < count; ++i) {
-      rounded[i] =
-          kernels::ToBf16(ElementAt(matrix.type, matrix.bytes.data(), static_cast<int64_t>(i)));
-    }
-    from = rounded.data();
+    if (absl::Status loaded = matrix.bytes.Load(); !loaded.ok()) return loaded;
+    matrix = AsBfloat16(matrix);
   }
-  absl::Status sent =
-      FromCuda(cudaMemcpyAsync(to, from, count * sizeof(bf16), cudaMemcpyHostToDevice, stream_),
-               "upload of weights");
+  absl::Status sent = upload_->Start(to, matrix.bytes.bytes()).status();
   if (!sent.ok()) return sent;
   return to;
 }
@@ -196,15 +200,32 @@ absl::StatusOr<GainHandle> CudaBackend::AddGain(const DenseMatrix& gain) {
 }
 
 absl::StatusOr<TableHandle> CudaBackend::AddTable(DenseMatrix table) {
-  const absl::StatusOr<bf16*> data = AddDense(table);
+  const int32_t rows = table.rows, cols = table.cols;
+  const absl::StatusOr<bf16*> data = AddDense(std::move(table));
   if (!data.ok()) return data.status();
-  tables_.push_back({*data, table.rows, table.cols});
+  tables_.push_back({*data, rows, cols});
   return static_cast<TableHandle>(tables_.size() - 1);
 }
 
 absl::StatusOr<LinearHandle> CudaBackend::TableAsLinear(TableHandle handle) {
+  if (absl::Status uploaded = upload_->Flush(); !uploaded.ok()) return uploaded;
   const Table& table = tables_[static_cast<size_t>(handle)];
   return linears_->AddTable(table.data, table.rows, table.cols, stream_);
+}
+
+absl::Status CudaBackend::FinishWeights() {
+  absl::Status status = PackPending();
+  status.Update(upload_->Flush());
+  status.Update(FromCuda(cudaStreamSynchronize(stream_), "packing of weights"));
+  const UploadTimes times = upload_->times();
+  const auto readers = static_cast<double>(upload_->readers());
+  load_times_ = {.reading = times.reading / readers,
+                 .copying = times.awaiting_device / readers,
+                 .idle = times.idle / readers,
+                 .packing = linears_->PackingTime()};
+  upload_.reset();
+  loading_memory_ = Memory();
+  return status;
 }
 
 // ---- A step -------------------------------------------------------------------------------------
@@ -217,7 +238,6 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
     return absl::InternalError("a step was submitted before the oldest of two was collected");
   }
   status_ = FromCuda(cudaSetDevice(ordinal_), "cudaSetDevice");
-  loading_memory_ = Memory();
   const size_t staging = std::exchange(next_staging_, (next_staging_ + 1) % kPipelineDepth);
   Flight flight{.staging = staging, .follows = !flights_.empty()};
   status_.Update(Enqueue(plan, staging, &flight.receipt, forward));

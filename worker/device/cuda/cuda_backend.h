@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "worker/device/cuda/graph_cache.h"
+#include "worker/device/cuda/host_upload.h"
 #include "worker/device/cuda/workspace.h"
 #include "worker/device/device.h"
 
@@ -35,6 +36,8 @@ class CudaBackend : public Backend {
   absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) override;
   absl::StatusOr<TableHandle> AddTable(DenseMatrix table) override;
   absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override;
+  absl::Status FinishWeights() override;
+  LoadTimes load_times() const override { return load_times_; }
 
   absl::Status RunStep(const StepPlan& plan,
                        absl::FunctionRef<void(int32_t tokens)> forward) override;
@@ -74,8 +77,9 @@ class CudaBackend : public Backend {
   CudaBackend(const BackendSpec& spec, int32_t ordinal, const kernels::DeviceLimits& limits);
   absl::Status TakeMemory(const std::vector<LinearPlan>& linears, uint64_t weight_bytes);
   absl::Status TakeStaging();
-  absl::StatusOr<kernels::bf16*> AddDense(const DenseMatrix& matrix);
+  absl::StatusOr<kernels::bf16*> AddDense(DenseMatrix matrix);
   absl::StatusOr<void*> LoadingScratch(size_t bytes);
+  absl::Status PackPending() { return linears_->PackPending(*upload_, stream_); }
 
   absl::Status Enqueue(const StepPlan& plan, size_t staging, StepReceipt* receipt,
                        absl::FunctionRef<void(int32_t tokens)> forward);
@@ -103,6 +107,10 @@ class CudaBackend : public Backend {
   std::vector<Marks> marks_;  // by staging
   Memory weight_memory_, work_memory_, kv_memory_, staging_memory_, loading_memory_;
   std::deque<Memory> activations_;
+  std::unique_ptr<HostUpload> upload_;  // until FinishWeights
+  size_t staged_bytes_ = 0;             // of the projection that is not packed yet
+  bool staged_at_end_ = false;          // of the loading scratch
+  LoadTimes load_times_;
   Arena weights_;
   Workspace work_{};
   std::optional<LinearStore> linears_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <variant>
 
 #include "kernels/w4a16_gemm/random_source.h"
@@ -13,12 +14,6 @@ namespace behemoth::worker::cuda {
 namespace {
 
 using kernels::bf16;
-
-// Pageable memory: the copy has been read when this returns.
-absl::Status Upload(void* to, const void* from, size_t bytes, CUstream_st* stream) {
-  return FromCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream),
-                  "upload of weights");
-}
 
 const Int4Weights* AsInt4(const LinearWeights& part) {
   return std::get_if<Int4Weights>(&part.values);
@@ -57,6 +52,19 @@ void DenseRow(const LinearWeights& part, int32_t o, bf16* row) {
     row[int4.permutation.empty() ? c : int4.permutation[static_cast<size_t>(c)]] =
         kernels::ToBf16(value);
   }
+}
+
+// Each element `repeats` times; once = the bytes themselves.
+template <typename T>
+StoredBytes Repeated(const Stored<uint8_t>& bytes, size_t repeats) {
+  if (repeats == 1) return bytes.bytes();
+  const auto* elements = reinterpret_cast<const T*>(bytes.data());
+  std::vector<T> repeated;
+  repeated.reserve(bytes.size() / sizeof(T) * repeats);
+  for (size_t i = 0; i < bytes.size() / sizeof(T); ++i) {
+    repeated.insert(repeated.end(), repeats, elements[i]);
+  }
+  return Stored<T>(std::move(repeated)).bytes();
 }
 
 }  // namespace
@@ -124,17 +132,18 @@ LinearSource LinearSource::Take(Arena& arena, const std::vector<LinearWeights>& 
   return source;
 }
 
-absl::Status LinearSource::Pack(const std::vector<LinearWeights>& parts, bool interleave,
-                                void* packed, CUstream_st* stream) const {
+absl::StatusOr<UploadTicket> LinearSource::Upload(std::vector<LinearWeights>& parts,
+                                                  HostUpload& upload,
+                                                  CUstream_st* stream) const {
+  return group_ == 0 ? UploadDense(parts, upload) : UploadInt4(parts, upload, stream);
+}
+
+absl::Status LinearSource::Pack(bool interleave, void* packed, CUstream_st* stream) const {
   if (group_ == 0) {
-    absl::Status sent = UploadDense(parts, stream);
-    if (!sent.ok()) return sent;
     const kernels::Bf16Source source{
         .weight = dense_, .n = n_, .k = k_, .interleave_halves = interleave};
     return FromKernel(kernels::LaunchRepackBf16(source, packed, {stream}));
   }
-  absl::Status sent = UploadInt4(parts, stream);
-  if (!sent.ok()) return sent;
   const kernels::Int4Source source{.weight = nibbles_,
                                    .scale = scales_,
                                    .zero_point = zeros_,
@@ -145,11 +154,13 @@ absl::Status LinearSource::Pack(const std::vector<LinearWeights>& parts, bool in
   return FromKernel(kernels::LaunchRepackInt4(source, packed, {stream}));
 }
 
-absl::Status LinearSource::UploadInt4(const std::vector<LinearWeights>& parts,
-                                      CUstream_st* stream) const {
+// Nibbles go from their file to the device. So do scales, but for the look at them that the reader
+// took, if they are bf16 and of a group size that the kernels have.
+absl::StatusOr<UploadTicket> LinearSource::UploadInt4(const std::vector<LinearWeights>& parts,
+                                                      HostUpload& upload,
+                                                      CUstream_st* stream) const {
   const size_t row_groups = static_cast<size_t>(k_ / group_);
-  std::vector<bf16> scales;
-  std::vector<uint8_t> zeros;
+  absl::StatusOr<UploadTicket> last = UploadTicket{};
   int64_t first_row = 0;
   for (const LinearWeights& part : parts) {
     const Int4Weights& int4 = *AsInt4(part);
@@ -160,22 +171,21 @@ absl::Status LinearSource::UploadInt4(const std::vector<LinearWeights>& parts,
       continue;
     }
     const size_t repeats = static_cast<size_t>(int4.group_size / group_);
-    scales.clear();
-    zeros.clear();
-    for (size_t g = 0; g < int4.scales.size(); ++g) {
-      scales.insert(scales.end(), repeats, kernels::ToBf16(int4.scales[g]));
-      if (zeros_ == nullptr) continue;
-      zeros.insert(zeros.end(), repeats, int4.zeros.empty() ? uint8_t{8} : int4.zeros[g]);
-    }
     const size_t at = static_cast<size_t>(first_row) * row_groups;
-    absl::Status sent = Upload(nibbles_ + first_row * (k_ / 8), int4.nibbles.data(),
-                               int4.nibbles.size() * sizeof(uint32_t), stream);
-    sent.Update(Upload(scales_ + at, scales.data(), scales.size() * sizeof(bf16), stream));
-    if (zeros_ != nullptr) sent.Update(Upload(zeros_ + at, zeros.data(), zeros.size(), stream));
-    if (!sent.ok()) return sent;
+    last = upload.Start(nibbles_ + first_row * (k_ / 8), int4.nibbles.bytes());
+    if (!last.ok()) return last;
+    const DenseMatrix scales = AsBfloat16(int4.scales);
+    last = upload.Start(scales_ + at, Repeated<uint16_t>(scales.bytes, repeats));
+    if (!last.ok()) return last;
+    if (zeros_ != nullptr) {
+      const Stored<uint8_t> zeros =
+          int4.zeros.empty() ? std::vector<uint8_t>(scales.size(), 8) : int4.zeros;
+      last = upload.Start(zeros_ + at, Repeated<uint8_t>(zeros, repeats));
+      if (!last.ok()) return last;
+    }
     first_row += part.out;
   }
-  return absl::OkStatus();
+  return last;
 }
 
 absl::Status LinearSource::MakeRandom(const LinearWeights& part, int64_t first_row,
@@ -196,19 +206,25 @@ absl::Status LinearSource::MakeRandom(const LinearWeights& part, int64_t first_r
                                               {stream}));
 }
 
-absl::Status LinearSource::UploadDense(const std::vector<LinearWeights>& parts,
-                                       CUstream_st* stream) const {
+absl::StatusOr<UploadTicket> LinearSource::UploadDense(std::vector<LinearWeights>& parts,
+                                                       HostUpload& upload) const {
+  absl::StatusOr<UploadTicket> last = UploadTicket{};
   int64_t first_row = 0;
-  std::vector<bf16> rows;
-  for (const LinearWeights& part : parts) {
-    rows.resize(static_cast<size_t>(part.out) * static_cast<size_t>(part.in));
-    for (int32_t o = 0; o < part.out; ++o) DenseRow(part, o, rows.data() + int64_t{o} * part.in);
-    absl::Status sent =
-        Upload(dense_ + first_row * k_, rows.data(), rows.size() * sizeof(bf16), stream);
-    if (!sent.ok()) return sent;
+  for (LinearWeights& part : parts) {
+    bf16* const to = dense_ + first_row * k_;
     first_row += part.out;
+    const auto* dense = std::get_if<DenseMatrix>(&part.values);
+    if (dense != nullptr && dense->type == ElementType::kBfloat16) {
+      last = upload.Start(to, dense->bytes.bytes());
+    } else {
+      if (absl::Status loaded = Load(part); !loaded.ok()) return loaded;
+      std::vector<bf16> rows(static_cast<size_t>(part.out) * static_cast<size_t>(part.in));
+      for (int32_t o = 0; o < part.out; ++o) DenseRow(part, o, rows.data() + int64_t{o} * part.in);
+      last = upload.Start(to, Stored<bf16>(std::move(rows)).bytes());
+    }
+    if (!last.ok()) return last;
   }
-  return absl::OkStatus();
+  return last;
 }
 
 }  // namespace behemoth::worker::cuda

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <cstdint>
 #include <span>
@@ -11,6 +12,7 @@
 #include "kernels/common/bf16.h"
 #include "kernels/w4a16_gemm/packed_layout.h"
 #include "worker/checkpoint/linear_weights.h"
+#include "worker/device/cuda/host_upload.h"
 #include "worker/device/cuda/memory.h"
 
 struct CUstream_st;
@@ -32,19 +34,24 @@ class LinearSource {
   kernels::WeightKind kind() const { return kind_; }
   int32_t n() const { return n_; }
   int32_t k() const { return k_; }
-  // [k], or empty: input c of the packed matrix is input permutation[c] of the model.
+  // [k], or empty: input c of the packed matrix is input permutation[c] of the model. It lies in
+  // the parts.
   std::span<const int32_t> permutation() const { return permutation_; }
 
-  // Uploads the values and enqueues the packing into `packed`. The staging memory is read until
-  // the stream is done with it; `parts` may go when this returns.
-  absl::Status Pack(const std::vector<LinearWeights>& parts, bool interleave, void* packed,
-                    CUstream_st* stream) const;
+  // Starts the upload of the values into the staging memory; all are on `stream`, which is
+  // `upload`'s, when the returned ticket is joined. `parts` may go when this returns.
+  absl::StatusOr<UploadTicket> Upload(std::vector<LinearWeights>& parts, HostUpload& upload,
+                                      CUstream_st* stream) const;
+  // Enqueues the packing into `packed`, which reads the staging memory.
+  absl::Status Pack(bool interleave, void* packed, CUstream_st* stream) const;
 
  private:
-  absl::Status UploadInt4(const std::vector<LinearWeights>& parts, CUstream_st* stream) const;
+  absl::StatusOr<UploadTicket> UploadInt4(const std::vector<LinearWeights>& parts,
+                                          HostUpload& upload, CUstream_st* stream) const;
   // The part's values from its seed, straight on the device.
   absl::Status MakeRandom(const LinearWeights& part, int64_t first_row, CUstream_st* stream) const;
-  absl::Status UploadDense(const std::vector<LinearWeights>& parts, CUstream_st* stream) const;
+  absl::StatusOr<UploadTicket> UploadDense(std::vector<LinearWeights>& parts,
+                                           HostUpload& upload) const;
 
   kernels::WeightKind kind_ = kernels::WeightKind::kBf16;
   int32_t n_ = 0, k_ = 0;

@@ -3,11 +3,11 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 #include "kernels/fused/fused.h"
 #include "worker/device/cuda/cuda_status.h"
-#include "worker/device/cuda/linear_source.h"
 
 namespace behemoth::worker::cuda {
 
@@ -103,8 +103,9 @@ absl::StatusOr<LinearHandle> LinearStore::Keep(const Packed& packed) {
   return static_cast<LinearHandle>(linears_.size() - 1);
 }
 
-absl::StatusOr<LinearHandle> LinearStore::Add(const std::vector<LinearWeights>& parts,
-                                              LinearUse use, void* staging, CUstream_st* stream) {
+absl::StatusOr<LinearHandle> LinearStore::Add(std::vector<LinearWeights> parts, LinearUse use,
+                                              void* staging, HostUpload& upload,
+                                              CUstream_st* stream) {
   Arena arena(staging, StagingBytes(parts));
   const LinearSource source = LinearSource::Take(arena, parts);
   Packed packed{.kind = source.kind(), .n = source.n(), .k = source.k(), .permutation = nullptr};
@@ -112,21 +113,32 @@ absl::StatusOr<LinearHandle> LinearStore::Add(const std::vector<LinearWeights>& 
   if (!weight.ok()) return weight.status();
   packed.weight = *weight;
   if (!source.permutation().empty()) {
-    int32_t* const order = weights_->Take<int32_t>(source.permutation().size());
-    if (order == nullptr || scratch_.gathered == nullptr) {
+    const auto order = source.permutation();
+    int32_t* const to = weights_->Take<int32_t>(order.size());
+    if (to == nullptr || scratch_.gathered == nullptr) {
       return absl::ResourceExhaustedError(
           "an order of inputs that the memory plan did not foresee");
     }
-    absl::Status sent = FromCuda(cudaMemcpyAsync(order, source.permutation().data(),
-                                                 source.permutation().size() * sizeof(int32_t),
-                                                 cudaMemcpyHostToDevice, stream),
-                                 "upload of an input order");
+    const Stored<int32_t> kept(std::vector<int32_t>(order.begin(), order.end()));
+    absl::Status sent = upload.Start(to, kept.bytes()).status();
     if (!sent.ok()) return sent;
-    packed.permutation = order;
+    packed.permutation = to;
   }
-  absl::Status sent = source.Pack(parts, use == LinearUse::kGateUp, packed.weight, stream);
-  if (!sent.ok()) return sent;
+  const absl::StatusOr<UploadTicket> uploaded = source.Upload(parts, upload, stream);
+  if (!uploaded.ok()) return uploaded.status();
+  if (absl::Status before = PackPending(upload, stream); !before.ok()) return before;
+  pending_ = {source, use == LinearUse::kGateUp, packed.weight, *uploaded};
   return Keep(packed);
+}
+
+absl::Status LinearStore::PackPending(HostUpload& upload, CUstream_st* stream) {
+  if (!pending_) return absl::OkStatus();
+  const Pending pending = *std::exchange(pending_, std::nullopt);
+  if (absl::Status joined = upload.Join(pending.uploaded); !joined.ok()) return joined;
+  packing_time_.Start(stream);
+  absl::Status packed = pending.source.Pack(pending.interleave, pending.packed, stream);
+  packing_time_.Stop(stream);
+  return packed;
 }
 
 absl::StatusOr<LinearHandle> LinearStore::AddTable(const kernels::bf16* table, int32_t rows,

@@ -11,6 +11,7 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/common/device_limits.h"
@@ -18,7 +19,10 @@
 #include "kernels/w4a16_gemm/decode_gemm.h"
 #include "kernels/w4a16_gemm/prefill_gemm.h"
 #include "kernels/w4a16_gemm/repack.h"
+#include "worker/device/cuda/host_upload.h"
+#include "worker/device/cuda/linear_source.h"
 #include "worker/device/cuda/memory.h"
+#include "worker/device/cuda/stream_timer.h"
 #include "worker/device/device.h"
 
 namespace behemoth::worker::cuda {
@@ -57,9 +61,14 @@ class LinearStore {
   LinearStore(const kernels::DeviceLimits& limits, Arena* weights, const GemmScratch& scratch)
       : limits_(limits), weights_(weights), scratch_(scratch) {}
 
-  // `staging`: device memory of at least StagingBytes(parts), free again when `stream` is done.
-  absl::StatusOr<LinearHandle> Add(const std::vector<LinearWeights>& parts, LinearUse use,
-                                   void* staging, CUstream_st* stream);
+  // Starts the upload of `parts` into `staging`, device memory of at least StagingBytes(parts), and
+  // packs what was added before: so files are read while the device packs. `upload` is of `stream`.
+  absl::StatusOr<LinearHandle> Add(std::vector<LinearWeights> parts, LinearUse use, void* staging,
+                                   HostUpload& upload, CUstream_st* stream);
+  // Enqueues the packing of what Add left: its staging memory may be uploaded to again.
+  absl::Status PackPending(HostUpload& upload, CUstream_st* stream);
+  // The device's, since the last call; waits for it.
+  absl::Duration PackingTime() { return packing_time_.Total(); }
   // `table` [rows, cols] bf16 on the device, packed as a projection.
   absl::StatusOr<LinearHandle> AddTable(const kernels::bf16* table, int32_t rows, int32_t cols,
                                         CUstream_st* stream);
@@ -83,6 +92,13 @@ class LinearStore {
     void* weight;
     const int32_t* permutation;  // [k] or null
   };
+  // Uploaded, or on its way, and not packed yet.
+  struct Pending {
+    LinearSource source;
+    bool interleave;
+    void* packed;
+    UploadTicket uploaded;
+  };
   absl::StatusOr<LinearHandle> Keep(const Packed& packed);
   absl::StatusOr<void*> TakeWeight(kernels::WeightKind kind, int32_t n, int32_t k);
   kernels::KernelError LaunchGemm(const Packed& weight, const kernels::DecodeGemmArgs& args,
@@ -92,6 +108,8 @@ class LinearStore {
   Arena* const weights_;
   const GemmScratch scratch_;
   std::vector<Packed> linears_;
+  std::optional<Pending> pending_;
+  StreamTimer packing_time_;
 };
 
 }  // namespace behemoth::worker::cuda

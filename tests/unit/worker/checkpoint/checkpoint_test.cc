@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "tests/unit/worker/checkpoint/model_files.h"
 #include "worker/checkpoint/random_weights.h"
@@ -49,12 +50,21 @@ std::vector<FileTensor> GptqLinear() {
           {"m.g_idx", "I32", {16}, BytesOf(g_idx)}};
 }
 
-absl::StatusOr<LinearWeights> ReadBack(const std::vector<FileTensor>& tensors, const Json& scheme) {
+// As the checkpoint hands it out; it outlives the folder.
+absl::StatusOr<LinearWeights> ReadLinear(const std::vector<FileTensor>& tensors,
+                                         const Json& scheme) {
   const ModelFiles files;
   files.WriteTensors("model.safetensors", tensors);
   auto checkpoint = Checkpoint::Open(files.folder(), Scheme(scheme));
   if (!checkpoint.ok()) return checkpoint.status();
   return checkpoint->ReadLinear("m", 8, 16);
+}
+
+absl::StatusOr<LinearWeights> ReadBack(const std::vector<FileTensor>& tensors, const Json& scheme) {
+  absl::StatusOr<LinearWeights> linear = ReadLinear(tensors, scheme);
+  if (!linear.ok()) return linear;
+  const absl::Status loaded = Load(*linear);
+  return loaded.ok() ? linear : loaded;
 }
 
 std::vector<FileTensor> With(std::vector<FileTensor> tensors, const FileTensor& changed) {
@@ -72,6 +82,40 @@ TEST(CheckpointTest, ReadsNibblesAlongTheInputs) {
   EXPECT_TRUE(weights.zeros.empty());
   EXPECT_TRUE(weights.permutation.empty());
   EXPECT_EQ(weights.product, ElementType::kFloat32);
+}
+
+// 62 GB are not read twice: what needs no change stays in its file until somebody wants it.
+TEST(CheckpointTest, OnlyWhatIsTransformedIsRead) {
+  const auto nibbles_read = [](const std::vector<FileTensor>& tensors, const Json& scheme) {
+    const auto linear = ReadLinear(tensors, scheme);
+    EXPECT_TRUE(linear.ok()) << linear.status();
+    return std::get<Int4Weights>(linear->values).nibbles.bytes().in_memory();
+  };
+  EXPECT_FALSE(nibbles_read(PackedLinear(), PackQuantized()));
+  EXPECT_TRUE(nibbles_read(GptqLinear(), Gptq(false)));
+  FileTensor g_idx = GptqLinear().back();
+  g_idx.name = "m.weight_g_idx";
+  EXPECT_TRUE(nibbles_read(With(PackedLinear(), g_idx), PackQuantized()));
+  const auto plain =
+      ReadLinear({{"m.weight", "F32", {8, 16}, BytesOf(std::vector<float>(128, 1.0f))}}, {});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_FALSE(std::get<DenseMatrix>(plain->values).bytes.bytes().in_memory());
+}
+
+TEST(CheckpointTest, ScalesKeepTheTypeTheyAreStoredIn) {
+  const std::vector<uint16_t> halves(16, 0x3800);  // 0.5 as f16; 3.05e-5 as bf16
+  for (const auto& [dtype, type] :
+       {std::pair("BF16", ElementType::kBfloat16), std::pair("F16", ElementType::kFloat16)}) {
+    const auto linear = ReadLinear(
+        With(PackedLinear(), {"m.weight_scale", dtype, {8, 2}, BytesOf(halves)}), PackQuantized());
+    ASSERT_TRUE(linear.ok()) << linear.status();
+    const DenseMatrix& scales = std::get<Int4Weights>(linear->values).scales;
+    EXPECT_EQ(scales.type, type);
+    EXPECT_EQ(FloatsOf(scales), std::vector<float>(16, dtype[0] == 'F' ? 0.5f : 0x1p-15f));
+    const DenseMatrix bf16 = AsBfloat16(scales);
+    EXPECT_EQ(bf16.bytes.data() == scales.bytes.data(), type == ElementType::kBfloat16);
+    EXPECT_EQ(FloatsOf(bf16), FloatsOf(scales));  // both are powers of two
+  }
 }
 
 TEST(CheckpointTest, GIdxBecomesAPermutationThatMakesGroupsConsecutive) {
