@@ -142,6 +142,8 @@ struct Probe::Families {
   Gauge kv_use = MakeGauge("behemoth_kv_use_ratio", "vllm:kv_cache_usage_perc",
                            "Blocks that sequences hold, 0 to 1.");
   Gauge load_ratio = MakeGauge("behemoth_load_ratio", nullptr, "Weights loaded, 0 to 1.");
+  Gauge load_rate = MakeGauge("behemoth_load_bytes_per_second", nullptr,
+                              "Weights loaded a second, since loading began.");
   Gauge last_step = MakeGauge("behemoth_last_step_timestamp_seconds", nullptr,
                               "When the last step ended, since the epoch.");
   Counter steps = MakeCounter("behemoth_steps_total", nullptr, "Steps committed.");
@@ -261,8 +263,9 @@ void Probe::OnState(WorkerState state) {
   }
 }
 
-void Probe::OnLoadProgress(uint64_t done_bytes, uint64_t total_bytes) {
+void Probe::OnLoadProgress(uint64_t done_bytes, uint64_t total_bytes, double bytes_per_second) {
   if (total_bytes == 0) return;
+  families_->load_rate.Set(bytes_per_second);
   families_->load_ratio.Set(static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
 }
 

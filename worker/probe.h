@@ -42,7 +42,7 @@ class Probe : public ScheduleObserver, public DoorObserver {
 
   void OnLoad(const LoadSnapshot& load);
   void OnState(WorkerState state);
-  void OnLoadProgress(uint64_t done_bytes, uint64_t total_bytes);
+  void OnLoadProgress(uint64_t done_bytes, uint64_t total_bytes, double bytes_per_second);
 
  private:
   struct Families;

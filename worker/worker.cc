@@ -196,14 +196,25 @@ absl::Status Worker::Load() {
   const auto progress = [&](const LoadProgress& load) {
     const absl::Time now = absl::Now();
     board_->SetLoadProgress(load.done_bytes, load.total_bytes, now);
-    probe_->OnLoadProgress(load.done_bytes, load.total_bytes);
+    const double rate = board_->load_bytes_per_second();
+    probe_->OnLoadProgress(load.done_bytes, load.total_bytes, rate);
     if (now - logged < kProgressLogInterval) return;
     logged = now;
-    support::Log().info("loading percent={:.1f} bytes={}", board_->load_percent(), load.done_bytes);
+    support::Log().info("loading percent={:.1f} bytes={} gb_per_s={:.2f}", board_->load_percent(),
+                        load.done_bytes, rate * 1e-9);
   };
   progress({.done_bytes = 0, .total_bytes = plan_.needs.weight_bytes});
+  const absl::Time began = absl::Now();
   auto runner = model_->Load(plan_.blocks, progress);
   if (!runner.ok()) return runner.status();
+  const LoadTimes times = model_->load_times();
+  support::Log().info(
+      "loaded bytes={} s={:.2f} gb_per_s={:.2f} reading_s={:.2f} copying_s={:.2f} idle_s={:.2f} "
+      "packing_s={:.2f}",
+      plan_.needs.weight_bytes, absl::ToDoubleSeconds(absl::Now() - began),
+      board_->load_bytes_per_second() * 1e-9, absl::ToDoubleSeconds(times.reading),
+      absl::ToDoubleSeconds(times.copying), absl::ToDoubleSeconds(times.idle),
+      absl::ToDoubleSeconds(times.packing));
   runner_ = *std::move(runner);
   board_->Enter(WorkerState::kWarming);
   if (absl::Status warm = WarmUp(*runner_); !warm.ok()) return warm;

@@ -101,6 +101,11 @@ double StatusBoard::load_percent() const {
   return load_.percent();
 }
 
+double StatusBoard::load_bytes_per_second() const {
+  absl::MutexLock lock(&mutex_);
+  return load_.bytes_per_second();
+}
+
 void StatusBoard::Fill(v1::GetStatusResponse* response) const {
   *response = described_;
   response->set_state(ToMessage(reported()));

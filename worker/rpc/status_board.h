@@ -48,6 +48,7 @@ class StatusBoard {
 
   void SetLoadProgress(uint64_t done_bytes, uint64_t total_bytes, absl::Time now);
   double load_percent() const;
+  double load_bytes_per_second() const;
   void Fill(v1::GetStatusResponse* response) const;
 
  private:

@@ -102,6 +102,7 @@ class DeviceModel : public OpenedModel {
   const ModelDescription& description() const override { return folder_.description; }
   const ModelNeeds& needs() const override { return needs_; }
   const RunnerLimits& limits() const override { return spec_.limits; }
+  LoadTimes load_times() const override { return load_times_; }
 
   absl::StatusOr<std::unique_ptr<ModelRunner>> Load(
       int32_t blocks, const std::function<void(const LoadProgress&)>& progress) override {
@@ -135,6 +136,7 @@ class DeviceModel : public OpenedModel {
     };
     absl::StatusOr<TransformerWeights> weights = LoadWeights(config, source, **backend, on_layer);
     if (!weights.ok()) return weights.status();
+    load_times_ = (*backend)->load_times();
     absl::StatusOr<Activations> activations = AllocateActivations(config, spec_.limits, **backend);
     if (!activations.ok()) return activations.status();
     auto transformer =
@@ -149,6 +151,7 @@ class DeviceModel : public OpenedModel {
   ModelShape shape_;
   BackendSpec spec_;
   ModelNeeds needs_;
+  LoadTimes load_times_;
 };
 
 }  // namespace

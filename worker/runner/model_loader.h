@@ -88,6 +88,8 @@ class OpenedModel {
   // Once. `progress` is called from this thread, after each layer.
   virtual absl::StatusOr<std::unique_ptr<ModelRunner>> Load(
       int32_t blocks, const std::function<void(const LoadProgress&)>& progress) = 0;
+  // Where Load spent its time.
+  virtual LoadTimes load_times() const = 0;
 };
 
 // `device` outlives the model and its runner.
