@@ -42,6 +42,7 @@ class RoundingBackend final : public Backend {
   absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override {
     return cpu_->TableAsLinear(table);
   }
+  absl::Status FinishWeights() override { return cpu_->FinishWeights(); }
   absl::Status RunStep(const StepPlan& plan, absl::FunctionRef<void(int32_t)> forward) override {
     return cpu_->RunStep(plan, forward);
   }

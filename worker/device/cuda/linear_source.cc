@@ -133,8 +133,7 @@ LinearSource LinearSource::Take(Arena& arena, const std::vector<LinearWeights>& 
 }
 
 absl::StatusOr<UploadTicket> LinearSource::Upload(std::vector<LinearWeights>& parts,
-                                                  HostUpload& upload,
-                                                  CUstream_st* stream) const {
+                                                  HostUpload& upload, CUstream_st* stream) const {
   return group_ == 0 ? UploadDense(parts, upload) : UploadInt4(parts, upload, stream);
 }
 
