@@ -1,9 +1,12 @@
 // The GEMMs of prefill at the 123B shape: qkv, o, gate_up, down of two layers in turn (so that no
-// weight is left in L2), for chunks of 65 to 8,192 tokens. Prints TFLOP/s of each matrix and the
+// weight is left in L2), for chunks of 72 to 8,192 tokens. Prints TFLOP/s of each matrix and the
 // tokens per second of 88 layers of these GEMMs alone. Random data with mean zero.
+//   prefill_chain [sweep]
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "kernels/bench/fused_graph_timer.cuh"
@@ -35,7 +38,38 @@ struct Matrix {
   void* weight[kLayers];
 };
 
-int Main() {
+// What SelectPrefillGemm takes, or with `sweep` every walk, and tiles whose sums are not cut into
+// the decode GEMM's pieces: what equal bits cost.
+struct Choice {
+  const char* name;
+  PrefillGemmConfig config;
+  bool is_selected = false;
+  bool is_cut = true;
+};
+std::vector<Choice> Choices(int m, bool sweep) {
+  if (!sweep) return {{"selected", {}, true}};
+  std::vector<Choice> choices = {{"tiles 256", {.tile_rows = 256}}};
+  if (m < 1024) choices.push_back({"tiles 128", {.tile_rows = 128}});
+  if (m <= 1024) choices.push_back({"stripes", {.walk = PrefillWalk::kStripes}});
+  if (m >= 512) choices.push_back({"uncut 256", {.tile_rows = 256}, false, false});
+  return choices;
+}
+
+std::optional<PrefillGemmConfig> Configure(const Choice& choice, const PrefillGemmShape& shape,
+                                           const DeviceLimits& limits) {
+  if (choice.is_selected) return SelectPrefillGemm(shape, limits);
+  auto config = CompletePrefillGemm(choice.config, shape, limits);
+  if (config && !choice.is_cut) config->map.blocks = 1;
+  return config;
+}
+
+size_t MaxPartialsBytes(const DeviceLimits& limits) {
+  const auto config = CompletePrefillGemm({.walk = PrefillWalk::kStripes},
+                                          {128, 57344, 12288, WeightKind::kInt4}, limits);
+  return config ? PartialsBytes(*config) : 0;
+}
+
+int Main(bool sweep) {
   DeviceLimits limits;
   Check(QueryDeviceLimits(0, &limits));
   Matrix matrices[] = {{"qkv", 14336, 12288, GemmEpilogue::kStore, {}},
@@ -57,32 +91,39 @@ int Main() {
   auto* out = Allocate<bf16>(kMaxTokens * kWidest);
   FillRandom(act, kMaxTokens * kWidest * sizeof(bf16), 3);
   FillRandom(out, kMaxTokens * kWidest * sizeof(bf16), 4);
+  auto* partials = Allocate<char>(MaxPartialsBytes(limits));
+  auto* counters = Allocate<uint32_t>(1024);
+  Check(cudaMemset(counters, 0, 1024 * sizeof(uint32_t)), "cudaMemset");
   std::printf("commit %s, %d SMs\n", BEHEMOTH_COMMIT, limits.sm_count);
-  for (const int m : {65, 128, 256, 512, 1024, 2048, 4096, 8192}) {
-    double layer_us = 0, layer_flop = 0;
-    std::printf("m %4d", m);
-    for (const Matrix& matrix : matrices) {
-      const auto config = SelectPrefillGemm({m, matrix.n, matrix.k, WeightKind::kInt4}, limits);
-      if (!config) return 1;
-      DecodeGemmArgs args;
-      args.act = act, args.out = out, args.residual = out;
-      args.m = m, args.n = matrix.n, args.k = matrix.k, args.epilogue = matrix.epilogue;
-      const double us =
-          GraphMicroseconds(
-              [&](cudaStream_t stream) {
-                for (int i = 0; i < kRepeats; ++i) {
-                  args.weight = matrix.weight[i % kLayers];
-                  Check(LaunchPrefillGemm(*config, WeightKind::kInt4, args, {stream, i > 0}));
-                }
-              },
-              5) /
-          kRepeats;
-      const double flop = 2.0 * m * matrix.n * matrix.k;
-      std::printf("  %s %.0f us %.0f TFLOP/s", matrix.name, us, flop / us * 1e-6);
-      layer_us += us, layer_flop += flop;
+  for (const int m : {72, 96, 128, 160, 192, 256, 384, 512, 1024, 2048, 4096, 8192}) {
+    for (const Choice& choice : Choices(m, sweep)) {
+      double layer_us = 0, layer_flop = 0;
+      std::printf("m %4d %-10s", m, choice.name);
+      for (const Matrix& matrix : matrices) {
+        const auto config = Configure(choice, {m, matrix.n, matrix.k, WeightKind::kInt4}, limits);
+        if (!config) return 1;
+        DecodeGemmArgs args;
+        args.act = act, args.out = out, args.residual = out;
+        args.partials = reinterpret_cast<float*>(partials), args.counters = counters;
+        args.m = m, args.n = matrix.n, args.k = matrix.k, args.epilogue = matrix.epilogue;
+        const double us =
+            GraphMicroseconds(
+                [&](cudaStream_t stream) {
+                  for (int i = 0; i < kRepeats; ++i) {
+                    args.weight = matrix.weight[i % kLayers];
+                    Check(LaunchPrefillGemm(*config, WeightKind::kInt4, args, {stream, i > 0}));
+                  }
+                },
+                5) /
+            kRepeats;
+        const double flop = 2.0 * m * matrix.n * matrix.k;
+        std::printf("  %s %.0f us %.0f TFLOP/s", matrix.name, us, flop / us * 1e-6);
+        layer_us += us, layer_flop += flop;
+      }
+      std::printf("  all %.0f TFLOP/s, 88 layers %.1f ms, %.0f tok/s\n",
+                  layer_flop / layer_us * 1e-6, layer_us * kModelLayers * 1e-3,
+                  m / (layer_us * kModelLayers * 1e-6));
     }
-    std::printf("  all %.0f TFLOP/s, 88 layers %.1f ms, %.0f tok/s\n", layer_flop / layer_us * 1e-6,
-                layer_us * kModelLayers * 1e-3, m / (layer_us * kModelLayers * 1e-6));
   }
   return 0;
 }
@@ -90,4 +131,6 @@ int Main() {
 }  // namespace
 }  // namespace behemoth::kernels::bench
 
-int main() { return behemoth::kernels::bench::Main(); }
+int main(int argc, char** argv) {
+  return behemoth::kernels::bench::Main(argc > 1 && std::string_view(argv[1]) == "sweep");
+}

@@ -1,5 +1,5 @@
-// A thread gathers the eight columns of one row's 16-byte piece. Rows are neighbours in a warp, so a
-// load of one column touches whole sectors but uses an eighth of them: 8 times the bytes from L2,
+// A thread gathers the eight columns of one row's 16-byte piece. Rows are neighbours in a warp, so
+// a load of one column touches whole sectors but uses an eighth of them: 8 times the bytes from L2,
 // once from memory. At 2,048 rows of 12,288 that is 400 MB of L2 reads, under a tenth of a
 // millisecond beside products of one to five.
 #include "kernels/common/launch.cuh"

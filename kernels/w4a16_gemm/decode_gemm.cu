@@ -33,8 +33,17 @@ __device__ void Produce(const KernelParameters& p, const Ring<V>& ring, int begi
   };
   int column = begin % p.map.steps_per_tile;  // of the next slice
   const auto load_slice = [&](int stage) {
-    ptx::BulkCopy(ring.Slice(stage), act + int64_t{column} * R::kSliceBytes, R::kSliceBytes,
-                  ring.Full(stage));
+    if (p.args.act_rows == V::kRows) {
+      ptx::BulkCopy(ring.Slice(stage), act + int64_t{column} * R::kSliceBytes, R::kSliceBytes,
+                    ring.Full(stage));
+    } else {
+      constexpr int kChunks = UnitColumns(V::kKind) / 8, kChunkBytes = V::kRows * 16;
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        const int64_t row = (int64_t{column} * kChunks + chunk) * p.args.act_rows;
+        ptx::BulkCopy(ring.Slice(stage) + chunk * kChunkBytes, act + (row + p.args.first_row) * 16,
+                      kChunkBytes, ring.Full(stage));
+      }
+    }
     if (++column == p.map.steps_per_tile) column = 0;
   };
   const int first = min(end, begin + p.stages);
@@ -60,53 +69,68 @@ __device__ void Produce(const KernelParameters& p, const Ring<V>& ring, int begi
   }
 }
 
-// Ends a tile: a whole one goes straight to the epilogue; a piece goes to its slot, and the block
-// whose piece arrives last adds all pieces in block order.
-template <typename V>
-__device__ void EndTile(const KernelParameters& p, int tile, int warp,
-                        typename V::Accumulators& acc) {
-  __shared__ uint32_t arrived;
-  constexpr int kQuads = V::kQuads, kPieceQuads = V::kTiles * V::kQuads;
-  const int first = p.map.FirstBlock(tile), last = p.map.LastBlock(tile);
-  if (first != last) {
-    // Slot 1: the tile begins in the block's stripe, which only its first block's does.
-    const auto piece = [&](int block) {
-      return reinterpret_cast<float4*>(p.args.partials) +
-             int64_t{2 * block + (block == first)} * kQuads * kMTiles * 32 + threadIdx.x;
-    };
-    float4* mine = piece(blockIdx.x);
-#pragma unroll
-    for (int q = 0; q < kPieceQuads; ++q) {
-      const float* a = acc[q / kQuads][q % kQuads];
-      __stcg(mine + q * V::kConsumers, make_float4(a[0], a[1], a[2], a[3]));
-    }
-    ptx::NamedBarrier(kConsumerBarrier, V::kConsumers);
-    if (threadIdx.x == 0) arrived = ptx::AddAcquireRelease(p.args.counters + tile);
-    ptx::NamedBarrier(kConsumerBarrier, V::kConsumers);
-    if (arrived != static_cast<uint32_t>(last - first)) return;
-    if (threadIdx.x == 0) p.args.counters[tile] = 0;
-    Clear<V>(acc);
-#pragma unroll(kPieceQuads < 4 ? 4 / kPieceQuads : 1)
-    for (int block = first; block <= last; ++block) {
-      const float4* other = piece(block);
-#pragma unroll
-      for (int q = 0; q < kPieceQuads; ++q) {
-        const float4 v = __ldcg(other + q * V::kConsumers);
-        float* a = acc[q / kQuads][q % kQuads];
-        a[0] += v.x, a[1] += v.y, a[2] += v.z, a[3] += v.w;
-      }
-    }
+// A tile that several blocks share: its blocks, in the order in which their pieces are added.
+struct SharedTile {
+  int tile, first, last;
+  __device__ SharedTile(const StripeMap& map, int index)
+      : tile(index), first(map.FirstBlock(index)), last(map.LastBlock(index)) {}
+  __device__ bool is_whole() const { return first == last; }
+  __device__ uint32_t pieces() const { return static_cast<uint32_t>(last - first + 1); }
+  // Slot 1: the tile begins in the block's stripe, which only its first block's does.
+  template <typename V>
+  __device__ float4* Piece(const DecodeGemmArgs& args, int block) const {
+    return reinterpret_cast<float4*>(args.partials) +
+           int64_t{2 * block + (block == first)} * V::kQuads * kMTiles * 32;
   }
-  StoreTile<V>(p.args, tile * kUnitRows, warp, acc, {0, V::kRows});
+};
+
+// Leaves a piece in its slot; returns, to thread 0, how many of the tile's pieces were there
+// before.
+template <typename V>
+__device__ uint32_t StorePiece(const KernelParameters& p, const SharedTile& tile,
+                               const typename V::Accumulators& acc) {
+  float4* mine = tile.template Piece<V>(p.args, blockIdx.x) + threadIdx.x;
+#pragma unroll
+  for (int q = 0; q < V::kTiles * V::kQuads; ++q) {
+    const float* a = acc[q / V::kQuads][q % V::kQuads];
+    __stcg(mine + q * V::kConsumers, make_float4(a[0], a[1], a[2], a[3]));
+  }
+  ptx::NamedBarrier(kConsumerBarrier, V::kConsumers);
+  return threadIdx.x == 0 ? ptx::AddAcquireRelease(p.args.counters + tile.tile) : 0;
 }
 
+// Adds all pieces of a tile in block order.
+template <typename V>
+__device__ void AddPieces(const KernelParameters& p, const SharedTile& tile, int warp) {
+  constexpr int kQuads = V::kQuads, kPieceQuads = V::kTiles * V::kQuads;
+  typename V::Accumulators acc;
+  Clear<V>(acc);
+#pragma unroll(kPieceQuads < 4 ? 4 / kPieceQuads : 1)
+  for (int block = tile.first; block <= tile.last; ++block) {
+    const float4* other = tile.template Piece<V>(p.args, block) + threadIdx.x;
+#pragma unroll
+    for (int q = 0; q < kPieceQuads; ++q) {
+      const float4 v = __ldcg(other + q * V::kConsumers);
+      float* a = acc[q / kQuads][q % kQuads];
+      a[0] += v.x, a[1] += v.y, a[2] += v.z, a[3] += v.w;
+    }
+  }
+  StoreTile<V>(p.args, tile.tile * kUnitRows, warp, acc, {p.args.first_row, p.args.act_rows});
+}
+
+// Of a stripe's tiles only the first and the last may be shared with other blocks. What the
+// counters said when their pieces were stored is looked at when the stripe has ended: the block
+// whose piece came last adds them all.
 template <typename V>
 __device__ void Consume(const KernelParameters& p, const Ring<V>& ring, int begin, int end) {
+  __shared__ uint32_t before[2];
   // The shuffle tells the compiler that the warp index is uniform, which wgmma's pipelining needs.
   const int lane = threadIdx.x % 32, warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  const SharedTile head(p.map, begin / p.map.steps_per_tile);
+  const SharedTile tail(p.map, (end - 1) / p.map.steps_per_tile);
+  uint32_t before_head = ~0u, before_tail = ~0u;
   Cursor cursor;
-  int tile = begin / p.map.steps_per_tile;
-  for (int step = begin; step < end; ++tile) {
+  for (int step = begin, tile = head.tile; step < end; ++tile) {
     const int steps = min(end, (tile + 1) * p.map.steps_per_tile) - step;
     typename V::Accumulators acc;
     Clear<V>(acc);
@@ -115,8 +139,23 @@ __device__ void Consume(const KernelParameters& p, const Ring<V>& ring, int begi
     } else {
       AccumulateMma<V>(acc, ring, steps, cursor, warp, lane);
     }
-    EndTile<V>(p, tile, warp, acc);
+    if (tile == tail.tile && !tail.is_whole()) {
+      before_tail = StorePiece<V>(p, tail, acc);
+    } else if (tile == head.tile && !head.is_whole()) {
+      before_head = StorePiece<V>(p, head, acc);
+    } else {
+      StoreTile<V>(p.args, tile * kUnitRows, warp, acc, {p.args.first_row, p.args.act_rows});
+    }
     step += steps;
+  }
+  if (head.is_whole() && tail.is_whole()) return;
+  if (threadIdx.x == 0) before[0] = before_head, before[1] = before_tail;
+  ptx::NamedBarrier(kConsumerBarrier, V::kConsumers);
+  for (int i = 0; i < 2; ++i) {
+    const SharedTile tile(p.map, i == 0 ? head.tile : tail.tile);
+    if (before[i] != tile.pieces() - 1) continue;
+    if (threadIdx.x == 0) p.args.counters[tile.tile] = 0;
+    AddPieces<V>(p, tile, warp);
   }
 }
 
@@ -135,9 +174,11 @@ __global__ void __launch_bounds__(V::kThreads, 1)
   }
   __syncthreads();
   const int begin = p.map.Begin(blockIdx.x), end = p.map.Begin(blockIdx.x + 1);
-  if (__shfl_sync(~0u, threadIdx.x / 32, 0) == V::kWarps) {
+  if (__shfl_sync(~0u, threadIdx.x / 32, 0) >= V::kWarps) {
+    if constexpr (V::kMovesRegisters) ptx::LowerRegisters<V::kProducerRegisters>();
     if (threadIdx.x == V::kConsumers) Produce<V>(p, ring, begin, end);
   } else {
+    if constexpr (V::kMovesRegisters) ptx::RaiseRegisters<V::kConsumerRegisters>();
     ptx::WaitForPredecessor();
     Consume<V>(p, ring, begin, end);
   }
@@ -169,8 +210,12 @@ KernelError LaunchKind(const DecodeGemmConfig& config, const KernelParameters& p
     case 64:
       return wgmma ? LaunchRows<kKind, 64, true>(config, p, context)
                    : LaunchRows<kKind, 64, false>(config, p, context);
+    case 96:
+      return LaunchRows<kKind, 96, true>(config, p, context);
+    case 128:
+      return LaunchRows<kKind, 128, true>(config, p, context);
     default:
-      return {kInvalidArgument, "LaunchDecodeGemm: padded_rows is not 8, 16, 32 or 64"};
+      return {kInvalidArgument, "LaunchDecodeGemm: padded_rows is not 8, 16, 32, 64, 96 or 128"};
   }
 }
 
@@ -178,13 +223,18 @@ KernelError LaunchKind(const DecodeGemmConfig& config, const KernelParameters& p
 
 KernelError LaunchDecodeGemm(const DecodeGemmConfig& config, WeightKind weight,
                              const DecodeGemmArgs& args, const LaunchContext& context) {
-  if (args.m < 1 || args.m > config.padded_rows) {
+  const int act_rows = args.act_rows == 0 ? config.padded_rows : args.act_rows;
+  if (args.m < 1 || args.m > act_rows) {
     return {kInvalidArgument, "LaunchDecodeGemm: m is not in 1..padded_rows"};
+  }
+  if (args.first_row < 0 || args.first_row + config.padded_rows > act_rows) {
+    return {kInvalidArgument, "LaunchDecodeGemm: the window leaves the batch"};
   }
   if (args.epilogue == GemmEpilogue::kAddResidual && args.residual == nullptr) {
     return {kInvalidArgument, "LaunchDecodeGemm: no residual to add"};
   }
-  const KernelParameters p = {args, config.map, config.stages, config.prefetch_steps};
+  KernelParameters p = {args, config.map, config.stages, config.prefetch_steps};
+  p.args.act_rows = act_rows;
   switch (weight) {
     case WeightKind::kInt4:
       return LaunchKind<WeightKind::kInt4>(config, p, context);

@@ -3,7 +3,8 @@
 // Limit: device memory, up to about 40 rows of the 123B matrices on an H100; above that the tensor
 // cores' rate. Numbers in README.md.
 // A row's bits depend on the weights, its activations and StripeMap (shape, blocks), not on m, not
-// on the kernel family, not on stages; the prefill GEMM gives the same bits. Rows >= m of `act` may hold anything, NaN included.
+// on the kernel family, not on stages; the prefill GEMM gives the same bits. Rows >= m of `act` may
+// hold anything, NaN included.
 //
 // Usage: Select once per (shape, m) -> Launch per call, capturable in a CUDA graph.
 #pragma once
@@ -35,7 +36,8 @@ enum class GemmFamily {
 
 struct DecodeGemmConfig {
   GemmFamily family = GemmFamily::kBulk;
-  int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding
+  int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding; 96, 128:
+                           // windows of a larger batch (kWgmma only)
   int stages = 0;          // ring depth
   int prefetch_steps = 0;  // steps of the next matrix that each block asks into L2
   StripeMap map;
@@ -70,6 +72,10 @@ struct DecodeGemmArgs {
   const void* next_weight = nullptr;
   StripeMap next_map;
   int next_unit_bytes = 0;
+  // A window of a larger batch: rows first_row .. first_row + padded_rows - 1 of the m of an `act`
+  // (and packed `out`) that is padded to act_rows. 0: the batch is the config's padded_rows.
+  int act_rows = 0;
+  int first_row = 0;
 };
 
 // nullopt: m, n, k out of range, the device is older than sm_90
@@ -77,7 +83,7 @@ struct DecodeGemmArgs {
 std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
                                                  const DeviceLimits& limits);
 
-// Recomputes what follows from family, padded_rows and stages (map, shared_bytes);
+// Recomputes what follows from family, padded_rows and stages (map, shared_bytes), whatever m is;
 // benches and tests use it to force a choice. nullopt: does not fit.
 std::optional<DecodeGemmConfig> CompleteDecodeGemm(DecodeGemmConfig choice,
                                                    const DecodeGemmShape& shape,

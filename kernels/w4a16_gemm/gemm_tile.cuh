@@ -28,7 +28,12 @@ struct Variant {
   static constexpr int kTiles = kMTiles / kParts / kWarps;  // m-tiles of a warp
   static constexpr int kQuads = kRows / 8;                  // accumulator quads of an m-tile
   static constexpr int kConsumers = 32 * kWarps;
-  static constexpr int kThreads = kConsumers + 32;
+  // Registers come in equal parts to the warps of a block, and 65,536 are those of whole
+  // warpgroups: three start with 168. More than 64 rows need more, so the producer's warpgroup (of
+  // which one thread works) gives its own away: 2 x 128 x 240 + 128 x 24 = 64,512.
+  static constexpr bool kMovesRegisters = kRows > 64;
+  static constexpr int kConsumerRegisters = 240, kProducerRegisters = 24;
+  static constexpr int kThreads = kConsumers + (kMovesRegisters ? 128 : 32);
   using Accumulators = float[kTiles][kQuads][4];
 };
 
@@ -177,18 +182,24 @@ struct TokenTile {
 template <typename V>
 __device__ void StoreTile(const DecodeGemmArgs& args, int first_row, int warp,
                           const typename V::Accumulators& acc, const TokenTile& tokens) {
-  const int lane = threadIdx.x % 32, token = tokens.first_token + lane % 4 * 2;
+  // Registers for values on their way: those of 64 tokens at a time.
+  constexpr int kTogether = V::kQuads % 8 == 0 ? 8 : V::kQuads % 6 == 0 ? 6 : V::kQuads;
+  constexpr int kPasses = V::kQuads / kTogether, kValues = 2 * kTogether;
+  const int lane = threadIdx.x % 32;
 #pragma unroll
-  for (int i = 0; i < V::kTiles; ++i) {
+  for (int pass = 0; pass < V::kTiles * kPasses; ++pass) {
+    const int i = pass / kPasses, first_quad = pass % kPasses * kTogether;
+    const int token = tokens.first_token + 8 * first_quad + lane % 4 * 2;
     const int row = first_row + WarpTile<V::kTiles>(warp, i) * 16 + lane / 4;
-    float low[2 * V::kQuads], high[2 * V::kQuads];
+    float low[kValues], high[kValues];
 #pragma unroll
-    for (int v = 0; v < 2 * V::kQuads; ++v) {
-      low[v] = acc[i][v / 2][v % 2], high[v] = acc[i][v / 2][2 + v % 2];
+    for (int v = 0; v < kValues; ++v) {
+      const float* quad = acc[i][first_quad + v / 2];
+      low[v] = quad[v % 2], high[v] = quad[2 + v % 2];
     }
     if (args.epilogue == GemmEpilogue::kSiluMul) {
 #pragma unroll
-      for (int v = 0; v < 2 * V::kQuads; ++v) low[v] = Silu(low[v]) * high[v];
+      for (int v = 0; v < kValues; ++v) low[v] = Silu(low[v]) * high[v];
       StoreColumn(args, row / 16 * 8 + row % 8, args.n / 2, tokens.padded_rows, token, low);
     } else {
       StoreColumn(args, row, args.n, tokens.padded_rows, token, low);

@@ -10,9 +10,6 @@ namespace behemoth::kernels {
 namespace {
 
 constexpr int kPrefillWarps = 8;
-constexpr int kPrefillThreads = 32 * kPrefillWarps + 128;
-// 65,536 registers: 384 threads start with 168; 2 x 128 x 240 + 128 x 24 = 64,512.
-constexpr int kConsumerRegisters = 240, kProducerRegisters = 24;
 // Token tiles that run side by side: 8 x 3 MB of activations at k = 12,288, half of L2.
 constexpr int kTokenTilesTogether = 8;
 
@@ -126,7 +123,7 @@ __device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V>& ring) {
 }
 
 template <typename V>
-__global__ void __launch_bounds__(kPrefillThreads, 1)
+__global__ void __launch_bounds__(V::kThreads, 1)
     PrefillGemmKernel(const __grid_constant__ PrefillParameters p) {
   extern __shared__ __align__(128) uint8_t shared[];
   const Ring<V> ring = {ptx::SharedAddress(shared), p.config.stages};
@@ -140,30 +137,48 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   }
   __syncthreads();
   if (__shfl_sync(~0u, threadIdx.x / 128, 0) == kPrefillWarps / 4) {
-    ptx::LowerRegisters<kProducerRegisters>();
+    ptx::LowerRegisters<V::kProducerRegisters>();
     if (threadIdx.x / 32 == kPrefillWarps) ProduceTiles<V>(p, ring);
   } else {
-    ptx::RaiseRegisters<kConsumerRegisters>();
+    ptx::RaiseRegisters<V::kConsumerRegisters>();
     ptx::WaitForPredecessor();
     ConsumeTiles<V>(p, ring);
   }
 }
 
+template <typename V>
+KernelError LaunchTiles(const PrefillParameters& p, const LaunchContext& context) {
+  return Launch(PrefillGemmKernel<V>,
+                {dim3(p.config.blocks), dim3(V::kThreads), p.config.shared_bytes}, context, p);
+}
+
 template <WeightKind kKind>
 KernelError LaunchPrefillKind(const PrefillParameters& p, const LaunchContext& context) {
-  const LaunchShape shape = {dim3(p.config.blocks), dim3(kPrefillThreads), p.config.shared_bytes};
-  if (p.config.tile_rows == kUnitRows) {
-    return Launch(PrefillGemmKernel<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps>>, shape,
-                  context, p);
+  return p.config.tile_rows == kUnitRows
+             ? LaunchTiles<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps>>(p, context)
+             : LaunchTiles<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps, 2>>(p, context);
+}
+
+// One launch of the decode GEMM for each 128 rows: the next one's weights are on their way while
+// this one ends.
+KernelError LaunchStripes(const PrefillGemmConfig& config, WeightKind weight, DecodeGemmArgs args,
+                          LaunchContext context) {
+  args.act_rows = config.padded_rows;
+  for (args.first_row = 0; args.first_row < args.m; args.first_row += kPrefillTileTokens) {
+    const bool is_last = args.m - args.first_row <= kPrefillTileTokens;
+    const KernelError error =
+        LaunchDecodeGemm(is_last ? config.last_window : config.full_window, weight, args, context);
+    if (!error.ok()) return error;
+    context.overlap_predecessor = true;
   }
-  return Launch(PrefillGemmKernel<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps, 2>>,
-                shape, context, p);
+  return {};
 }
 
 }  // namespace
 
 KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight,
                               const DecodeGemmArgs& args, const LaunchContext& context) {
+  if (config.walk == PrefillWalk::kStripes) return LaunchStripes(config, weight, args, context);
   if (args.m < 1 || args.m > config.padded_rows) {
     return {kInvalidArgument, "LaunchPrefillGemm: m is not in 1..padded_rows"};
   }

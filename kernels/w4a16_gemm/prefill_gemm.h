@@ -2,6 +2,9 @@
 //
 // Limit: the tensor cores. 2 m n k FLOP; a tile of 256 weight rows x 128 tokens reads 132 B of
 // weights and 256 B of activations per column of k, 24 B a clock of the L2's about 30.
+// Two walks. kTiles: a block owns whole tiles, weights come from L2; its last wave of blocks is
+// rarely full. kStripes: the decode GEMM with windows of up to 128 rows; every block has the same
+// work, and each window reads the weights from memory again. Stripes for few rows, tiles for many.
 // A row's bits are the decode GEMM's: where one of its stripes ends inside a tile, the sum begins
 // anew and the pieces are added in the same order. So they depend on the weights, the row's
 // activations and StripeMap only: not on m, not on the chunk, not on which of the two kernels ran.
@@ -22,26 +25,34 @@ struct PrefillGemmShape {
   WeightKind weight = WeightKind::kInt4;
 };
 
+enum class PrefillWalk { kTiles, kStripes };
+
 struct PrefillGemmConfig {
+  PrefillWalk walk = PrefillWalk::kTiles;
   int padded_rows = 0;  // m rounded up to whole tiles: the padding of `act` and packed `out`
   int tile_rows = 0;    // 256, or 128 where that fills the last wave of blocks better
   int tiles = 0;        // of tile_rows weight rows x 128 tokens
   int blocks = 0;
   int stages = 0;
   size_t shared_bytes = 0;
-  StripeMap map;  // the decode GEMM's of the same matrix: where a tile's sum is cut into pieces
+  // The decode GEMM's of the same matrix: where a tile's sum is cut into pieces.
+  StripeMap map = {};
+  // kStripes: of 128 rows, and of those that are left.
+  DecodeGemmConfig full_window = {}, last_window = {};
 };
 
 // nullopt: n or k out of range, or the device has no wgmma (it needs sm_90a).
 std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
                                                    const DeviceLimits& limits);
 
-// Recomputes what follows from tile_rows (256 or 128); benches and tests use it to force a choice.
+// Recomputes what follows from walk and tile_rows (256 or 128); benches and tests use it to force a
+// choice.
 std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
                                                      const PrefillGemmShape& shape,
                                                      const DeviceLimits& limits);
 
-// Scratch, as for the decode GEMM; all GEMMs of a stream share the largest over their configs.
+// Scratch, as for the decode GEMM; all GEMMs of a stream share the largest over their configs. What
+// a config says is enough for any number of rows of the same matrix up to its own.
 size_t PartialsBytes(const PrefillGemmConfig& config);
 size_t CountersBytes(const PrefillGemmConfig& config);
 

@@ -14,13 +14,11 @@ KernelError FillRandomInt4(const RandomInt4& target) {
   const int64_t words = int64_t{target.n} * (target.k / 8);
   const int64_t scales = int64_t{target.n} * (target.k / target.group_columns);
   for (int64_t i = 0; i < words; ++i) {
-    target.weight[i] =
-        static_cast<uint32_t>(SplitMix64(target.seed, static_cast<uint64_t>(i)));
+    target.weight[i] = static_cast<uint32_t>(SplitMix64(target.seed, static_cast<uint64_t>(i)));
   }
   const float scale = RandomScaleOf(target.k);
   for (int64_t i = 0; i < scales; ++i) {
-    target.scale[i] =
-        RandomScale(scale, SplitMix64(target.seed, static_cast<uint64_t>(words + i)));
+    target.scale[i] = RandomScale(scale, SplitMix64(target.seed, static_cast<uint64_t>(words + i)));
   }
   return {};
 }

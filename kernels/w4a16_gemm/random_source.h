@@ -2,8 +2,8 @@
 // milliseconds on the device instead of minutes on a host. For capacity and speed runs without the
 // files; RepackInt4() packs them like any others.
 //
-// The generator is SplitMix64 (Steele, Lea, Flood 2014) entered at any output: output i of a seed is
-// Mix(seed + (i + 1) * golden ratio). The words of `weight` take the low halves of the first
+// The generator is SplitMix64 (Steele, Lea, Flood 2014) entered at any output: output i of a seed
+// is Mix(seed + (i + 1) * golden ratio). The words of `weight` take the low halves of the first
 // outputs, the scales the outputs behind them. The CPU backend reads the same numbers one after the
 // other (worker/checkpoint/random_weights.cc), so both backends serve one model.
 #pragma once

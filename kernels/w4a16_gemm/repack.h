@@ -17,8 +17,8 @@ struct Int4Source {
   // [n, k / group_columns], values 0..16 (GPTQ's first format stores zero - 1, so 16 exists);
   // null: symmetric, zero is 8
   const uint8_t* zero_point = nullptr;
-  int n = 0;    // any; a multiple of 16 when interleaved
-  int k = 0;    // a multiple of 128
+  int n = 0;                       // any; a multiple of 16 when interleaved
+  int k = 0;                       // a multiple of 128
   bool interleave_halves = false;  // rows are [gate; up], see SourceRow()
   int group_columns = 128;         // 128, 64 or 32; larger groups: repeat the scales
 };

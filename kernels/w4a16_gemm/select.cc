@@ -23,6 +23,16 @@ bool IsLegal(const DecodeGemmShape& shape) {
          int64_t{1} * RowTiles(shape.n) * (shape.k / UnitColumns(shape.weight)) < kMaxSteps;
 }
 
+// wgmma's ring takes half the shared memory, so that the next kernel's blocks start beside this
+// one's. Up to 8 rows that must not happen: two blocks of one GEMM that land on one SM, while small
+// kernels run between, leave another SM idle (a whole step on an H100: 32.9 ms with 113 KB, 24.1
+// with 160 KB, 24.2 with 205 KB).
+int RingStages(const DecodeGemmConfig& choice, WeightKind weight, const DeviceLimits& limits) {
+  const bool wgmma = choice.family == GemmFamily::kWgmma;
+  const int ring_bytes = wgmma ? limits.shared_bytes_per_sm / 2 : kAloneRingBytes;
+  return std::max((ring_bytes - kBarrierBytes) / StageBytes(choice, weight), 4);
+}
+
 // The one map of a matrix, whatever the rows and the kernel: a row's bits follow from it.
 StripeMap MapOf(int n, int k, WeightKind weight, const DeviceLimits& limits) {
   StripeMap map = {.tiles = RowTiles(n), .steps_per_tile = k / UnitColumns(weight)};
@@ -64,28 +74,46 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
   if (!IsLegal(shape)) return std::nullopt;
   DecodeGemmConfig choice;
   choice.padded_rows = PaddedRows(shape.m);
-  // wgmma from 16 rows on (README.md). Its ring takes half the shared memory, so that the next
-  // kernel's blocks start beside this one's. Up to 8 rows that must not happen: two blocks of one
-  // GEMM that land on one SM, while small kernels run between, leave another SM idle (a whole step
-  // on an H100: 32.9 ms with 113 KB, 24.1 with 160 KB, 24.2 with 205 KB).
+  // wgmma from 16 rows on (README.md).
   const bool wgmma = limits.has_wgmma() && choice.padded_rows >= 16;
   choice.family = wgmma ? GemmFamily::kWgmma : GemmFamily::kBulk;
-  const int ring_bytes = wgmma ? limits.shared_bytes_per_sm / 2 : kAloneRingBytes;
-  choice.stages = std::max((ring_bytes - kBarrierBytes) / StageBytes(choice, shape.weight), 4);
+  choice.stages = RingStages(choice, shape.weight, limits);
   choice.prefetch_steps = 0;
   return CompleteDecodeGemm(choice, shape, limits);
 }
+
+namespace {
+
+// The window that holds the last 1..128 rows.
+std::optional<DecodeGemmConfig> WindowOf(int rows, const PrefillGemmShape& shape,
+                                         const DeviceLimits& limits) {
+  DecodeGemmConfig choice;
+  choice.family = GemmFamily::kWgmma;
+  choice.padded_rows = rows <= 16 ? 16 : rows <= 64 ? PaddedRows(rows) : rows <= 96 ? 96 : 128;
+  choice.stages = RingStages(choice, shape.weight, limits);
+  return CompleteDecodeGemm(choice, {1, shape.n, shape.k, shape.weight}, limits);
+}
+
+}  // namespace
 
 std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
                                                      const PrefillGemmShape& shape,
                                                      const DeviceLimits& limits) {
   if (!IsLegal(shape, limits)) return std::nullopt;
+  choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
+  choice.padded_rows = static_cast<int>(TokenTiles(shape)) * kPrefillTileTokens;
+  if (choice.walk == PrefillWalk::kStripes) {
+    const int before = (shape.m - 1) / kPrefillTileTokens * kPrefillTileTokens;
+    const auto full = WindowOf(kPrefillTileTokens, shape, limits);
+    const auto last = WindowOf(shape.m - before, shape, limits);
+    if (!full || !last) return std::nullopt;
+    choice.full_window = *full, choice.last_window = *last;
+    return choice;
+  }
   const int parts = kUnitRows / choice.tile_rows;
   const int64_t tiles = TokenTiles(shape) * RowTiles(shape.n) * parts;
   const int stage_bytes =
       UnitBytes(shape.weight) / parts + UnitColumns(shape.weight) * kPrefillTileTokens * 2;
-  choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
-  choice.padded_rows = static_cast<int>(TokenTiles(shape)) * kPrefillTileTokens;
   choice.tiles = static_cast<int>(tiles);
   choice.blocks = static_cast<int>(std::min<int64_t>(limits.sm_count, tiles));
   choice.stages =
@@ -104,6 +132,7 @@ std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape
   const auto waves = [&](int64_t tiles) { return (tiles + limits.sm_count - 1) / limits.sm_count; };
   const bool half = 100 * waves(whole_tiles) > 63 * waves(2 * whole_tiles);
   PrefillGemmConfig choice;
+  choice.walk = shape.m <= kPrefillTileTokens ? PrefillWalk::kStripes : PrefillWalk::kTiles;
   choice.tile_rows = half ? kUnitRows / 2 : kUnitRows;
   return CompletePrefillGemm(choice, shape, limits);
 }
@@ -113,7 +142,9 @@ size_t PartialsBytes(const DecodeGemmConfig& config) {
 }
 
 size_t PartialsBytes(const PrefillGemmConfig& config) {
-  return size_t{1} * config.blocks * config.tile_rows * kPrefillTileTokens * sizeof(float);
+  // Tiles: one sum a block. Stripes, which any smaller batch may take: two pieces a block.
+  const int pieces = std::max(config.blocks, 2 * config.map.blocks);
+  return size_t{1} * pieces * kUnitRows * kPrefillTileTokens * sizeof(float);
 }
 
 size_t CountersBytes(const DecodeGemmConfig& config) {

@@ -87,7 +87,7 @@ class RowBits : public testing::TestWithParam<BitsCase> {
   std::vector<bf16> Decode(int m, GemmFamily family) {
     const auto [kind, n, k, epilogue] = GetParam();
     DecodeGemmConfig choice;
-    choice.family = family, choice.padded_rows = PaddedRows(m), choice.stages = 8;
+    choice.family = family, choice.padded_rows = PaddedRows(m), choice.stages = 3;
     const auto config = CompleteDecodeGemm(choice, {m, n, k, kind}, limits_);
     EXPECT_TRUE(config.has_value());
     const DeviceArray<uint32_t> counters(std::vector<uint32_t>(CountersBytes(*config) / 4));
@@ -97,11 +97,13 @@ class RowBits : public testing::TestWithParam<BitsCase> {
     });
   }
 
-  std::vector<bf16> Prefill(int m, int tile_rows) {
+  std::vector<bf16> Prefill(int m, const PrefillGemmConfig& choice) {
     const auto [kind, n, k, epilogue] = GetParam();
-    const auto config = CompletePrefillGemm({.tile_rows = tile_rows}, {m, n, k, kind}, limits_);
+    const auto config = CompletePrefillGemm(choice, {m, n, k, kind}, limits_);
     EXPECT_TRUE(config.has_value());
-    return Out(m, config->padded_rows, PartialsBytes(*config), [&](const DecodeGemmArgs& args) {
+    const DeviceArray<uint32_t> counters(std::vector<uint32_t>(CountersBytes(*config) / 4));
+    return Out(m, config->padded_rows, PartialsBytes(*config), [&](DecodeGemmArgs args) {
+      args.counters = counters.get();
       return LaunchPrefillGemm(*config, kind, args, {});
     });
   }
@@ -160,16 +162,19 @@ TEST_P(RowBits, AreTheSameInEveryKernelAndForEveryNumberOfRows) {
   }
   for (const int m : {1, 8, 64, 65, 128, 200}) {
     for (const int tile_rows : {256, 128}) {
-      ExpectSample(Prefill(m, tile_rows), sample,
-                   "prefill, m " + std::to_string(m) + ", tiles of " + std::to_string(tile_rows));
+      ExpectSample(Prefill(m, {.tile_rows = tile_rows}), sample,
+                   "tiles of " + std::to_string(tile_rows) + ", m " + std::to_string(m));
     }
+    ExpectSample(Prefill(m, {.walk = PrefillWalk::kStripes}), sample,
+                 "stripes, m " + std::to_string(m));
   }
 }
 
-// The first is small enough for a sanitizer.
+// The first is for the sanitizers: small, but four steps a block, so that its ring of three is
+// refilled.
 INSTANTIATE_TEST_SUITE_P(
     Shapes, RowBits,
-    testing::Values(BitsCase{WeightKind::kInt4, 300, 256},
+    testing::Values(BitsCase{WeightKind::kInt4, 2000, 8448}, BitsCase{WeightKind::kInt4, 300, 256},
                     BitsCase{WeightKind::kInt4, 3000, 12288, GemmEpilogue::kAddResidual},
                     BitsCase{WeightKind::kInt4, 12288, 12288},
                     BitsCase{WeightKind::kInt4, 14336, 4096, GemmEpilogue::kSiluMul},
@@ -178,8 +183,7 @@ INSTANTIATE_TEST_SUITE_P(
                     BitsCase{WeightKind::kInt4ZeroPointGroup64, 1504, 2048, GemmEpilogue::kSiluMul},
                     BitsCase{WeightKind::kInt4Group32, 777, 5120, GemmEpilogue::kAddResidual},
                     BitsCase{WeightKind::kInt4ZeroPointGroup32, 2304, 1024},
-                    BitsCase{WeightKind::kBf16, 2000, 12288},
-                    BitsCase{WeightKind::kBf16, 33, 32}));
+                    BitsCase{WeightKind::kBf16, 2000, 12288}, BitsCase{WeightKind::kBf16, 33, 32}));
 
 TEST(RandomInt4Test, TheDeviceFillsTheBitsOfTheHost) {
   SKIP_WITHOUT_GPU();
@@ -213,8 +217,8 @@ TEST(RepackDeviceTest, PacksTheBitsOfTheHost) {
     std::vector<uint8_t> want(PackedBytes(KindOf(source), kRows, kColumns));
     const DeviceArray<uint8_t> packed(want);
     ASSERT_TRUE(RepackInt4(source, want.data()).ok());
-    const Int4Source on_device = {d_weight.get(), d_scale.get(), d_zero.get(), kRows,
-                                  kColumns,       interleave,    64};
+    const Int4Source on_device = {
+        d_weight.get(), d_scale.get(), d_zero.get(), kRows, kColumns, interleave, 64};
     ASSERT_TRUE(LaunchRepackInt4(on_device, packed.get(), {}).ok());
     EXPECT_TRUE(SameBits(packed.Download(), want));
   }

@@ -1,6 +1,6 @@
-// The decode and the prefill GEMM on a GPU against the reference. Bound: fp32 accumulation of k terms in any order
-// loses at most k * 2^-23 of the sum of magnitudes (the tensor core truncates), and the bf16 store
-// 2^-8 of the result.
+// The decode and the prefill GEMM on a GPU against the reference. Bound: fp32 accumulation of k
+// terms in any order loses at most k * 2^-23 of the sum of magnitudes (the tensor core truncates),
+// and the bf16 store 2^-8 of the result.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
