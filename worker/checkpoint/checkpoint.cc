@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -195,6 +196,23 @@ absl::StatusOr<DenseMatrix> Checkpoint::ReadDense(const std::string& name, int32
                                                   int32_t cols) {
   return FindMatrix(name,
                     rows == 1 ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols});
+}
+
+absl::StatusOr<bool> Checkpoint::ShareInputOrder(const std::vector<std::string>& modules,
+                                                 int32_t in) {
+  std::optional<Stored<uint32_t>> first;
+  for (const std::string& module : modules) {
+    Stored<uint32_t> groups;  // empty: in order
+    for (const char* name : {".weight_g_idx", ".g_idx"}) {
+      if (!Has(module + name)) continue;
+      absl::StatusOr<Stored<uint32_t>> read = Read<uint32_t>(module + name, "I32", {in});
+      if (!read.ok()) return read.status();
+      groups = *std::move(read);
+    }
+    if (first && !(*first == groups)) return false;
+    first = std::move(groups);
+  }
+  return true;
 }
 
 absl::StatusOr<LinearWeights> Checkpoint::ReadLinear(const std::string& module, int32_t out,

@@ -28,6 +28,8 @@ class Checkpoint : public WeightSource {
                                         int32_t cols) override;
   absl::StatusOr<LinearWeights> ReadLinear(const std::string& module, int32_t out,
                                            int32_t in) override;
+  absl::StatusOr<bool> ShareInputOrder(const std::vector<std::string>& modules,
+                                       int32_t in) override;
 
   // ---- What the format readers ask ----
   bool Has(const std::string& name) const { return places_.contains(name); }

@@ -8,6 +8,7 @@
 #include <absl/status/statusor.h>
 
 #include <string>
+#include <vector>
 
 #include "worker/checkpoint/linear_weights.h"
 
@@ -22,6 +23,12 @@ class WeightSource {
   // The projection `module` ("model.layers.0.mlp.up_proj"), quantized or not.
   virtual absl::StatusOr<LinearWeights> ReadLinear(const std::string& module, int32_t out,
                                                    int32_t in) = 0;
+  // Whether these projections, which share their input, also share its order (act-order: g_idx): a
+  // device that takes them as one needs that.
+  virtual absl::StatusOr<bool> ShareInputOrder(const std::vector<std::string>& /*modules*/,
+                                               int32_t /*in*/) {
+    return true;
+  }
 };
 
 }  // namespace behemoth::worker

@@ -28,6 +28,7 @@ struct LinearShape {
   std::vector<ProjectionShape> parts;  // stacked
   int32_t in = 0;
   LinearUse use = LinearUse::kPlain;
+  bool one_input_order = true;  // act-order: the parts agree on the order of their inputs
 };
 struct ModelShape {
   std::vector<LinearShape> linears;  // every one of every layer, and the head unless it is tied

@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -119,9 +120,26 @@ LinearShape AsShape(const Fused& fused, const QuantizationConfig& quantization) 
   return shape;
 }
 
+// The one thing of a memory plan that no header tells.
+absl::Status FindInputOrders(ModelShape& shape, WeightSource& source) {
+  for (LinearShape& linear : shape.linears) {
+    const bool ordered = std::any_of(
+        linear.parts.begin(), linear.parts.end(),
+        [](const ProjectionShape& part) { return part.scheme && part.scheme->uses_g_idx; });
+    if (linear.parts.size() == 1 || !ordered) continue;
+    std::vector<std::string> modules;
+    for (const ProjectionShape& part : linear.parts) modules.push_back(part.module);
+    const absl::StatusOr<bool> shared = source.ShareInputOrder(modules, linear.in);
+    if (!shared.ok()) return shared.status();
+    linear.one_input_order = *shared;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-ModelShape ShapeOf(const ModelConfig& config, const QuantizationConfig& quantization) {
+absl::StatusOr<ModelShape> ShapeOf(const ModelConfig& config,
+                                   const QuantizationConfig& quantization, WeightSource& source) {
   ModelShape shape{.vocabulary_size = config.vocabulary_size,
                    .hidden_size = config.hidden_size,
                    .gains = 2 * config.layers + 1,
@@ -136,6 +154,7 @@ ModelShape ShapeOf(const ModelConfig& config, const QuantizationConfig& quantiza
     add(Down(config, layer));
   }
   if (!config.tied_head) add(Head(config));
+  if (absl::Status known = FindInputOrders(shape, source); !known.ok()) return known;
   return shape;
 }
 

@@ -30,8 +30,9 @@ struct TransformerWeights {
   LinearHandle head{};  // the embedding itself if tied
 };
 
-// The same weights as shapes, for the memory plan.
-ModelShape ShapeOf(const ModelConfig& config, const QuantizationConfig& quantization);
+// The same weights as shapes, for the memory plan. Reads no more than act-order's input orders.
+absl::StatusOr<ModelShape> ShapeOf(const ModelConfig& config,
+                                   const QuantizationConfig& quantization, WeightSource& source);
 
 // Reads and packs one layer at a time; `on_layer(done)` after each, `done` from 1 to the layers.
 absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config, WeightSource& source,

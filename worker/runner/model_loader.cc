@@ -81,7 +81,9 @@ class DeviceModel : public OpenedModel {
                     std::string fingerprint) {
     source_ = std::move(source);
     folder_.description.weights_fingerprint = std::move(fingerprint);
-    shape_ = ShapeOf(folder_.config, folder_.quantization);
+    absl::StatusOr<ModelShape> shape = ShapeOf(folder_.config, folder_.quantization, *source_);
+    if (!shape.ok()) return shape.status();
+    shape_ = *std::move(shape);
     shape_.stored_bytes = stored_bytes;
     absl::StatusOr<DeviceNeeds> needs = device_.Needs(shape_, spec_);
     if (!needs.ok()) return needs.status();

@@ -28,7 +28,7 @@ uint64_t LinearPlan::bytes() const {
 absl::StatusOr<LinearPlan> PlanLinear(const LinearShape& shape) {
   LinearPlan plan{.k = shape.in, .interleaved = shape.use == LinearUse::kGateUp};
   const std::optional<LinearScheme>& first = shape.parts.front().scheme;
-  bool alike = first.has_value(), zero_points = false;
+  bool alike = first.has_value() && shape.one_input_order, zero_points = false;
   for (const ProjectionShape& part : shape.parts) {
     plan.n += part.out;
     alike = alike && part.scheme && part.scheme->group_size == first->group_size &&

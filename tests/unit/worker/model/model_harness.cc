@@ -34,11 +34,13 @@ void ModelHarness::Load(const HarnessOptions& options) {
            .rope_inverse_frequencies = config.rope_inverse_frequencies,
            .kv_type = options.kv_type.value_or(device.default_kv_type()),
            .threads = options.threads};
-  auto backend = device.Start(ShapeOf(config, folder_.quantization), spec_);
-  ASSERT_TRUE(backend.ok()) << backend.status();
-  backend_ = *std::move(backend);
   auto checkpoint = Checkpoint::Open(options.folder, folder_.quantization);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  auto shape = ShapeOf(config, folder_.quantization, *checkpoint);
+  ASSERT_TRUE(shape.ok()) << shape.status();
+  auto backend = device.Start(*shape, spec_);
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  backend_ = *std::move(backend);
   auto weights = LoadWeights(config, *checkpoint, *backend_, nullptr);
   ASSERT_TRUE(weights.ok()) << weights.status();
   auto activations = AllocateActivations(config, spec_.limits, *backend_);
