@@ -172,6 +172,8 @@ class Storm:
             self.wrong.put(f"request {number} of kind {kind}, leaving by {leave}: {found}")
         with self.lock:
             self.ended += 1
+            if self.ended % 1000 == 0:
+                print(f"{self.ended} requests, {self.preemptions} preemptions", flush=True)
             self.tokens += heard.tokens()
             self.cached += heard.cached > 0
             self.preemptions += heard.preemptions
