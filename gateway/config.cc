@@ -62,6 +62,8 @@ void DeclareFlags(Config& config, support::Flags& flags) {
   app.add_option("--upstream-tls-ca-file", config.upstream_tls.ca_file, "TLS to our services");
   app.add_option("--upstream-tls-client-cert-file", config.upstream_tls.cert_file, "mTLS");
   app.add_option("--upstream-tls-client-key-file", config.upstream_tls.key_file, "mTLS");
+  app.add_option("--worker-tls-name", config.worker_tls_name,
+                 "Name in the workers' certificates; empty = the name after dns:///");
   DeclareLimits(config, app);
 }
 

@@ -5,7 +5,6 @@
 #include <absl/strings/match.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
-#include <sys/stat.h>
 
 #include <fstream>
 #include <iterator>
@@ -13,16 +12,6 @@
 #include "proto/support/log.h"
 
 namespace behemoth::gateway {
-namespace {
-
-std::pair<int64_t, int64_t> StampOf(const std::string& file) {
-  struct stat found{};
-  if (stat(file.c_str(), &found) != 0) return {0, -1};
-  return {found.st_mtim.tv_sec * int64_t{1'000'000'000} + found.st_mtim.tv_nsec, found.st_size};
-}
-
-}  // namespace
-
 ApiKeys::Digest ApiKeys::Hash(std::string_view key) {
   Digest digest;
   SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
@@ -38,7 +27,7 @@ ApiKeys::ApiKeys(const std::vector<std::string>& keys, std::string file)
 
 absl::Status ApiKeys::Reload() {
   if (file_.empty()) return absl::OkStatus();
-  const auto stamp = StampOf(file_);
+  const auto stamp = support::StampOf(file_);
   std::ifstream in(file_);
   if (!in) return absl::InvalidArgumentError("api-key-file: cannot be read");
   std::vector<Digest> fresh;
@@ -55,7 +44,7 @@ absl::Status ApiKeys::Reload() {
 
 void ApiKeys::ReloadIfChanged() {
   if (file_.empty()) return;
-  const auto stamp = StampOf(file_);
+  const auto stamp = support::StampOf(file_);
   {
     absl::MutexLock lock(&mutex_);
     if (stamp == seen_) return;

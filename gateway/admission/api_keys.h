@@ -15,6 +15,8 @@
 #include <string_view>
 #include <vector>
 
+#include "proto/support/file_stamp.h"
+
 namespace behemoth::gateway {
 
 class ApiKeys {
@@ -43,7 +45,7 @@ class ApiKeys {
   const std::vector<Digest> fixed_;
   mutable absl::Mutex mutex_;
   std::vector<Digest> from_file_ ABSL_GUARDED_BY(mutex_);
-  std::pair<int64_t, int64_t> seen_ ABSL_GUARDED_BY(mutex_) = {0, -1};  // time, bytes
+  support::FileStamp seen_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace behemoth::gateway
