@@ -2,11 +2,11 @@
 """Sends the model card's own call to a gateway and shows it as it streams: the prefilled thought
 and what the model adds to it dimmed, the answer plain. Standard library only, so that it runs on a
 fresh machine; the same call through the official client is in the README.
-
-usage: card_call.py http://127.0.0.1:8000
 """
 
+import argparse
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -22,8 +22,10 @@ CHARACTER_CARD = (
 USER_MESSAGE = "My lord, the king is at the gate and asks for you. What shall I tell him?"
 
 
-def call(base):
-    with urllib.request.urlopen(f"{base}/v1/models", timeout=10) as reply:
+def call(base, key, tls):
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    models = urllib.request.Request(f"{base}/v1/models", headers=headers)
+    with urllib.request.urlopen(models, timeout=10, context=tls) as reply:
         model = json.load(reply)["data"][0]["id"]
     prefill = f"<think>\n{CREATIVE}\n"
     body = {
@@ -43,13 +45,13 @@ def call(base):
     request = urllib.request.Request(
         f"{base}/v1/chat/completions",
         data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json", "Authorization": "Bearer -"},
+        headers=headers,
     )
     dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")
     print(f"  user: {USER_MESSAGE}\n")
     sys.stdout.write(dim + prefill)
     text, thinking, finish = "", True, None
-    with urllib.request.urlopen(request, timeout=600) as reply:
+    with urllib.request.urlopen(request, timeout=600, context=tls) as reply:
         for line in reply:
             if not line.startswith(b"data: "):
                 continue
@@ -73,12 +75,24 @@ def call(base):
         sys.exit("error: the stream held no text")
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", help="http://127.0.0.1:8000")
+    parser.add_argument("--api-key-file", help="file that holds a key; without it any key is sent")
+    parser.add_argument("--insecure", action="store_true", help="take any certificate")
+    arguments = parser.parse_args()
+    key = "-"
+    if arguments.api_key_file:
+        with open(arguments.api_key_file, encoding="utf-8") as file:
+            key = file.read().strip()
+    tls = ssl._create_unverified_context() if arguments.insecure else None
     try:
-        call(sys.argv[1].rstrip("/"))
+        call(arguments.base.rstrip("/"), key, tls)
     except urllib.error.HTTPError as error:
         sys.exit(f"error: HTTP {error.code}: {error.read().decode(errors='replace')}")
     except (urllib.error.URLError, TimeoutError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

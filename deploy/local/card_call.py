@@ -1,0 +1,1 @@
+../helm/behemoth/files/card_call.py
