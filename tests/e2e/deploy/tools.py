@@ -101,3 +101,11 @@ def kubeconform():
 
 def promtool():
     return shutil.which("promtool") or pytest.skip("promtool is not installed")
+
+
+def grpcurl():
+    for found in (shutil.which("grpcurl"), CACHE / "grpcurl"):
+        if found and Path(found).exists():
+            return str(found)
+    pytest.skip("grpcurl is neither on the PATH nor in build/tools (go install "
+                "github.com/fullstorydev/grpcurl/cmd/grpcurl@latest)")
