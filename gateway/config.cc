@@ -53,7 +53,8 @@ void DeclareFlags(Config& config, support::Flags& flags) {
   app.add_option("--threads", config.threads, "Event loops; 0 = one per core, 4 at most")
       ->check(CLI::Range(0, 256));
   app.add_option("--api-key", config.api_keys, "A key that may call; repeatable");
-  app.add_option("--api-key-file", config.api_key_file, "One key a line; reloaded on change");
+  app.add_option("--api-key-file", config.api_key_file,
+                 "KEY or sha256:HASH [scope=admin] [in-flight=N] [per-minute=N] a line");
   app.add_option("--thinking-presets", config.thinking_presets_file, "JSON file of prefills");
   app.add_flag("--trust-request-chat-template", config.trust_request_chat_template,
                "Accept chat_template in requests");
@@ -62,6 +63,8 @@ void DeclareFlags(Config& config, support::Flags& flags) {
   app.add_option("--upstream-tls-ca-file", config.upstream_tls.ca_file, "TLS to our services");
   app.add_option("--upstream-tls-client-cert-file", config.upstream_tls.cert_file, "mTLS");
   app.add_option("--upstream-tls-client-key-file", config.upstream_tls.key_file, "mTLS");
+  app.add_option("--worker-tls-name", config.worker_tls_name,
+                 "Name in the workers' certificates; empty = the name after dns:///");
   DeclareLimits(config, app);
 }
 

@@ -29,6 +29,7 @@ struct Config {
   std::string thinking_presets_file;
   bool trust_request_chat_template = false;
   support::ClientTlsConfig upstream_tls;
+  std::string worker_tls_name;  // empty = the host of a dns:/// target: its addresses are dialled
 };
 
 // Declares every flag on `flags`; the values land in `config` when it parses.

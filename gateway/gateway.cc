@@ -1,5 +1,6 @@
 #include "gateway/gateway.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
 
@@ -28,6 +29,7 @@ namespace {
 constexpr absl::Duration kTick = absl::Seconds(1);  // key file, gauges of the pool
 constexpr absl::Duration kLastBytes = absl::Seconds(5);
 constexpr absl::Duration kDnsInterval = absl::Seconds(5);
+constexpr char kDns[] = "dns:///";
 
 int LoopThreads(int wanted) {
   if (wanted > 0) return wanted;
@@ -40,6 +42,17 @@ absl::StatusOr<ThinkingPresets> LoadPresets(const std::string& file) {
   if (!in) return absl::InvalidArgumentError("thinking-presets: the file cannot be read");
   const std::string json((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   return ThinkingPresets::FromJson(json);
+}
+
+// Workers behind a DNS name are dialled by address; their certificates carry the name.
+support::ClientTlsConfig WorkerTls(const Config& config) {
+  support::ClientTlsConfig tls = config.upstream_tls;
+  tls.server_name = config.worker_tls_name;
+  const std::string& target = config.workers.front();
+  if (tls.server_name.empty() && absl::StartsWith(target, kDns)) {
+    tls.server_name = target.substr(sizeof(kDns) - 1, target.rfind(':') - (sizeof(kDns) - 1));
+  }
+  return tls;
 }
 
 }  // namespace
@@ -79,8 +92,10 @@ struct Gateway::Parts {
   // `upstream` only.
   void Tick() {
     keys.ReloadIfChanged();
+    if (http) http->ReloadTlsIfChanged();
     const PoolView view = workers->View();
-    probe.OnWorkers(view.workers, view.usable);
+    probe.OnWorkers(view.workers, view.usable, static_cast<int>(view.running_sequences),
+                    static_cast<int>(view.waiting_requests), view.kv_use);
     ticks->Start(kTick, [this] { Tick(); });
   }
 
@@ -120,7 +135,7 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   p.jinja = *std::move(jinja);
   p.workers = std::make_unique<LeastLoadPool>(
       WorkerPoolConfig{},
-      [tls = config.upstream_tls](const std::string& address) {
+      [tls = WorkerTls(config)](const std::string& address) {
         return NewGrpcWorkerClient(address, tls);
       },
       p.upstream);
@@ -148,7 +163,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   });
   p.door.emplace(&p.services, absl::Now());
   support::RegisterBuildInfo(*p.registry, "behemoth-gateway");
-  auto metrics = support::MetricsServer::Start(config.metrics_listen, p.registry);
+  auto metrics =
+      support::MetricsServer::Start(config.metrics_listen, p.registry, {config.http.cert_file});
   if (!metrics.ok()) return metrics.status();
   p.metrics = *std::move(metrics);
   auto http = HttpServer::Start(config.http, &p.loops, &*p.door);

@@ -45,7 +45,23 @@ struct Probe::Families {
         inter_token(Seconds(r, "behemoth_inter_token_latency_seconds",
                             "Between tokens of one sequence.", kInterToken)),
         request(Seconds(r, "behemoth_e2e_request_latency_seconds",
-                        "From a generation request's arrival to its end.", kRequest)) {}
+                        "From a generation request's arrival to its end.", kRequest)),
+        running(Gauge(r, "vllm:num_requests_running", "Sequences that run, all usable workers.")),
+        waiting(Gauge(r, "vllm:num_requests_waiting", "Requests that wait, all usable workers.")),
+        kv_use(Gauge(r, "vllm:kv_cache_usage_perc", "KV blocks in use, 0 to 1, their mean.")) {
+    // A series that appears with its first event has no rate of that event.
+    for (const char* reason : {"key", "key_limit", "full", "draining", "unavailable"}) {
+      rejected.Add({{"reason", reason}});
+    }
+    for (const char* stage : {"body", "tokenizing", "waiting", "decoding"}) {
+      cancelled.Add({{"stage", stage}});
+    }
+    for (const char* endpoint : {"chat", "completions"}) {
+      for (const char* code : {"200", "400", "401", "429", "499", "500", "503", "504"}) {
+        requests.Add({{"endpoint", endpoint}, {"code", code}});
+      }
+    }
+  }
 
   static prometheus::Family<prometheus::Counter>& Counter(prometheus::Registry& r, const char* name,
                                                           const char* help) {
@@ -75,6 +91,9 @@ struct Probe::Families {
   prometheus::Histogram& first_token;
   prometheus::Histogram& inter_token;
   prometheus::Histogram& request;
+  prometheus::Gauge& running;
+  prometheus::Gauge& waiting;
+  prometheus::Gauge& kv_use;
 };
 
 Probe::Probe(prometheus::Registry& registry) : families_(std::make_unique<Families>(registry)) {}
@@ -105,9 +124,12 @@ void Probe::OnEncoded(double seconds, bool ok) {
   families_->encode.Observe(seconds);
   if (!ok) families_->encode_failures.Increment();
 }
-void Probe::OnWorkers(int known, int usable) {
+void Probe::OnWorkers(int known, int usable, int running, int waiting, double kv_use) {
   families_->workers_known.Set(known);
   families_->workers_usable.Set(usable);
+  families_->running.Set(running);
+  families_->waiting.Set(waiting);
+  families_->kv_use.Set(kv_use);
 }
 void Probe::OnSlowReader() { families_->slow.Increment(); }
 void Probe::OnConnections(int change) { families_->connections.Increment(change); }

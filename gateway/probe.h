@@ -22,7 +22,9 @@ class Probe {
   void OnCancelled(std::string_view stage);  // body, tokenizing, waiting, decoding
   void OnSlowReader();
   void OnEncoded(double seconds, bool ok);  // one call of the tokenizer for a request
-  void OnWorkers(int known, int usable);    // as of now
+  // As of now: how many there are and can serve, and what these do. Endpoint pickers and
+  // autoscalers read the load under vLLM's names.
+  void OnWorkers(int known, int usable, int running, int waiting, double kv_use);
   void OnConnections(int change);
   void OnInFlight(int change);
 

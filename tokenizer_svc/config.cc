@@ -10,6 +10,8 @@ void AddFlags(Config& config, support::Flags& flags) {
       ->required();
   app.add_option("--listen", config.listen, "HOST:PORT of gRPC; port 0 = any")
       ->capture_default_str();
+  app.add_option("--health-listen", config.health_listen,
+                 "HOST:PORT of gRPC health alone, without TLS; empty = none");
   app.add_option("--metrics-listen", config.metrics_listen, "HOST:PORT of /metrics; port 0 = any")
       ->capture_default_str();
   app.add_option("--max-text-bytes", config.limits.max_text_bytes, "Text of one call")

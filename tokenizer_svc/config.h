@@ -21,6 +21,7 @@ struct Limits {
 struct Config {
   std::string model;  // folder
   std::string listen = "127.0.0.1:50051";
+  std::string health_listen;  // empty = on `listen` only
   std::string metrics_listen = "127.0.0.1:9101";
   Limits limits;
   support::ServerTlsConfig tls;

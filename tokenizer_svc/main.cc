@@ -1,6 +1,8 @@
 #include <absl/strings/str_cat.h>
 #include <prometheus/registry.h>
 
+#include <memory>
+
 #include "proto/support/grpc_server.h"
 #include "proto/support/health.h"
 #include "proto/support/log.h"
@@ -40,7 +42,8 @@ int Main(int argc, char** argv) {
   support::Health health;
   health.Set("", true);
   health.Set(v1::TokenizerService::service_full_name(), true);
-  const auto metrics = support::MetricsServer::Start(config.metrics_listen, registry);
+  const auto metrics =
+      support::MetricsServer::Start(config.metrics_listen, registry, {config.tls.cert_file});
   if (!metrics.ok()) return support::Fail(kProcess, metrics.status());
   // The text, and per input and segment the few bytes of its tags and lengths.
   const auto message_bytes = static_cast<int>(config.limits.max_text_bytes + (2 << 20));
@@ -50,6 +53,12 @@ int Main(int argc, char** argv) {
                                                   .reflection = config.reflection},
                                                  {&service}, &health);
   if (!server.ok()) return support::Fail(kProcess, server.status());
+  std::unique_ptr<support::GrpcServer> health_port;
+  if (!config.health_listen.empty()) {
+    auto port = support::GrpcServer::StartHealthPort(config.health_listen, &health);
+    if (!port.ok()) return support::Fail(kProcess, port.status());
+    health_port = *std::move(port);
+  }
 
   support::Log().info("ready listen={} metrics={}", Bound(config.listen, (*server)->port()),
                       Bound(config.metrics_listen, (*metrics)->port()));

@@ -11,7 +11,13 @@ namespace behemoth::worker {
 namespace {
 
 void AddModelFlags(Config& config, CLI::App& app) {
-  app.add_option("--model", config.model, "Folder with config.json and *.safetensors")->required();
+  app.add_option("--model", config.model, "Folder with config.json and *.safetensors");
+  app.add_option("--check-model", config.check_model,
+                 "Folder to read headers and configuration of; says what it is, or what is wrong");
+  app.add_option("--check-memory-gib", config.check_memory_gib,
+                 "Memory of one device that --check-model plans for; 0 = no plan")
+      ->check(CLI::Range(0.0, 4096.0))
+      ->capture_default_str();
   app.add_option("--served-model-name", config.served_names,
                  "Names that requests may use, comma-separated; the first is in replies")
       ->delimiter(',');
@@ -77,6 +83,8 @@ void AddCapacityFlags(Config& config, CLI::App& app) {
 void AddServerFlags(Config& config, CLI::App& app) {
   app.add_option("--listen", config.listen, "HOST:PORT of gRPC; port 0 = any")
       ->capture_default_str();
+  app.add_option("--health-listen", config.health_listen,
+                 "HOST:PORT of gRPC health alone, without TLS; empty = none");
   app.add_option("--metrics-listen", config.metrics_listen, "HOST:PORT of /metrics; port 0 = any")
       ->capture_default_str();
   app.add_option("--tls-cert-file", config.tls.cert_file, "PEM chain; turns TLS on");
@@ -104,6 +112,9 @@ void AddFlags(Config& config, support::Flags& flags) {
 }
 
 absl::Status Complete(Config& config) {
+  if (config.model.empty() && config.check_model.empty()) {
+    return absl::InvalidArgumentError("--model is required");
+  }
   if (config.cpu_threads == 0) {
     config.cpu_threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }

@@ -14,9 +14,12 @@ namespace behemoth::worker {
 
 struct Config {
   std::string model;                      // folder
+  std::string check_model;                // folder to look at instead of serving
+  double check_memory_gib = 0;            // of the device to plan it for; 0 = no plan
   std::vector<std::string> served_names;  // empty = the folder's own name
   bool tokenizer_fingerprint = true;      // reported, so that gateways check it
   std::string listen = "127.0.0.1:50052";
+  std::string health_listen;  // empty = on `listen` only
   std::string metrics_listen = "127.0.0.1:9102";
 
   std::string backend = "auto";  // auto, cpu, cuda

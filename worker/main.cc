@@ -1,8 +1,10 @@
+#include <cstdio>
 #include <cstdlib>
 
 #include "proto/support/flags.h"
 #include "proto/support/log.h"
 #include "proto/support/process.h"
+#include "worker/check_model.h"
 #include "worker/config.h"
 #include "worker/worker.h"
 
@@ -22,6 +24,12 @@ int Main(int argc, char** argv) {
   if (const absl::Status complete = Complete(config); !complete.ok()) {
     support::Fail(kProcess, complete);
     return kUsage;
+  }
+  if (!config.check_model.empty()) {
+    const auto report = CheckModel(config);
+    if (!report.ok()) return support::Fail(kProcess, report.status());
+    std::fputs(report->c_str(), stdout);
+    return 0;
   }
   support::Log().info("start {}", flags.Summary());
 

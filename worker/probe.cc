@@ -59,6 +59,21 @@ struct Probe::Families {
       refused.push_back(&refused_family.Add({{"code", name}}));
       closed.push_back(&closed_family.Add({{"code", name}}));
     }
+    prometheus::BuildGauge()
+        .Name("behemoth_model_info")
+        .Help("The model that is served, by the name replies carry; always 1.")
+        .Register(r)
+        .Add({{"model_name", config.model_name}})
+        .Set(1);
+    auto& memory = prometheus::BuildGauge()
+                       .Name("behemoth_planned_memory_bytes")
+                       .Help("Device memory that the plan gave to each part at start.")
+                       .Register(r);
+    const auto blocks = static_cast<uint64_t>(config.blocks);
+    memory.Add({{"part", "weights"}}).Set(static_cast<double>(config.weight_bytes));
+    memory.Add({{"part", "activations"}}).Set(static_cast<double>(config.activation_bytes));
+    memory.Add({{"part", "workspace"}}).Set(static_cast<double>(config.workspace_bytes));
+    memory.Add({{"part", "kv"}}).Set(static_cast<double>(config.block_bytes * blocks));
     if (!vllm_names) return;
     auto& success = prometheus::BuildCounter()
                         .Name("vllm:request_success_total")

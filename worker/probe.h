@@ -21,6 +21,7 @@ struct ProbeConfig {
   std::string model_name;
   int32_t blocks = 0;
   int32_t tokens_per_block = 0;
+  uint64_t weight_bytes = 0, activation_bytes = 0, workspace_bytes = 0, block_bytes = 0;
   bool vllm_names = true;
 };
 

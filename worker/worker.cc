@@ -123,6 +123,10 @@ Worker::Worker(const Config& config, std::unique_ptr<Device> device,
                                    ProbeConfig{.model_name = config_.served_names.front(),
                                                .blocks = plan_.blocks,
                                                .tokens_per_block = plan_.needs.tokens_per_block,
+                                               .weight_bytes = plan_.needs.weight_bytes,
+                                               .activation_bytes = plan_.needs.activation_bytes,
+                                               .workspace_bytes = plan_.needs.workspace_bytes,
+                                               .block_bytes = plan_.needs.block_bytes,
                                                .vllm_names = config_.vllm_metrics});
   board_ = std::make_unique<StatusBoard>(ToMessage(
       WorkerDescription{.served_names = config_.served_names,
@@ -160,7 +164,8 @@ absl::Status Worker::Serve() {
   service_ =
       std::make_unique<WorkerService>(limits, board_.get(), feed_.get(), &writer_, probe_.get());
   health_.Set("", true);
-  auto metrics = support::MetricsServer::Start(config_.metrics_listen, registry_);
+  auto metrics =
+      support::MetricsServer::Start(config_.metrics_listen, registry_, {config_.tls.cert_file});
   if (!metrics.ok()) return metrics.status();
   metrics_ = *std::move(metrics);
   auto server = support::GrpcServer::Start({.listen = config_.listen,
@@ -170,6 +175,11 @@ absl::Status Worker::Serve() {
                                            {service_.get()}, &health_);
   if (!server.ok()) return server.status();
   server_ = *std::move(server);
+  if (!config_.health_listen.empty()) {
+    auto port = support::GrpcServer::StartHealthPort(config_.health_listen, &health_);
+    if (!port.ok()) return port.status();
+    health_port_ = *std::move(port);
+  }
   support::Log().info("loading listen={} metrics={}", Bound(config_.listen, server_->port()),
                       Bound(config_.metrics_listen, metrics_->port()));
   loader_ = std::thread([this] { LoadInBackground(); });

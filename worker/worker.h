@@ -73,7 +73,7 @@ class Worker {
   std::unique_ptr<EngineWatchdog> watchdog_;
   std::unique_ptr<WorkerService> service_;
   std::unique_ptr<support::MetricsServer> metrics_;
-  std::unique_ptr<support::GrpcServer> server_;
+  std::unique_ptr<support::GrpcServer> server_, health_port_;
   std::atomic<bool> loading_ = true;
   std::thread loader_;
 };

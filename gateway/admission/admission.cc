@@ -23,7 +23,10 @@ Ticket::~Ticket() {
   if (admission_) admission_->Leave(key_);
 }
 
-absl::StatusOr<Ticket> Admission::Enter(const std::string& key, absl::Time now) {
+absl::StatusOr<Ticket> Admission::Enter(const std::string& key, absl::Time now,
+                                        const KeyLimits& own) {
+  const int most = own.in_flight.value_or(limits_.key_in_flight);
+  const int per_minute = own.requests_per_minute.value_or(limits_.key_requests_per_minute);
   absl::MutexLock lock(&mutex_);
   if (draining_) {
     return WithRetryAfter(absl::UnavailableError("The server is shutting down."), 5);
@@ -32,23 +35,22 @@ absl::StatusOr<Ticket> Admission::Enter(const std::string& key, absl::Time now) 
     return WithRetryAfter(absl::ResourceExhaustedError("The server is full."), 2);
   }
   Share& share = shares_[key];
-  if (limits_.key_in_flight > 0 && share.in_flight >= limits_.key_in_flight) {
-    return WithKeyLimit(
-        WithRetryAfter(absl::ResourceExhaustedError(absl::StrCat(
-                           "This key already has ", limits_.key_in_flight, " requests in flight.")),
-                       1));
+  if (most > 0 && share.in_flight >= most) {
+    return WithKeyLimit(WithRetryAfter(absl::ResourceExhaustedError(absl::StrCat(
+                                           "This key already has ", most, " requests in flight.")),
+                                       1));
   }
-  if (const double burst = limits_.key_requests_per_minute; burst > 0) {
+  if (const double burst = per_minute; burst > 0) {
     const double earned = absl::ToDoubleSeconds(now - share.refilled) * burst / 60;
     share.tokens =
         share.refilled == absl::InfinitePast() ? burst : std::min(burst, share.tokens + earned);
     share.refilled = now;
     if (share.tokens < 1) {
       const int wait_s = static_cast<int>(std::ceil((1 - share.tokens) * 60 / burst));
-      return WithKeyLimit(WithRetryAfter(
-          absl::ResourceExhaustedError(absl::StrCat(
-              "This key may send ", limits_.key_requests_per_minute, " requests per minute.")),
-          wait_s));
+      return WithKeyLimit(
+          WithRetryAfter(absl::ResourceExhaustedError(absl::StrCat("This key may send ", per_minute,
+                                                                   " requests per minute.")),
+                         wait_s));
     }
     share.tokens -= 1;
   }

@@ -10,6 +10,7 @@
 #include <absl/synchronization/mutex.h>
 #include <absl/time/time.h>
 
+#include <optional>
 #include <string>
 
 namespace behemoth::gateway {
@@ -18,6 +19,11 @@ struct AdmissionLimits {
   int max_in_flight = 8192;         // requests, the whole gateway
   int key_in_flight = 0;            // requests of one key; 0 = no limit
   int key_requests_per_minute = 0;  // token bucket, burst = one minute's worth; 0 = no limit
+};
+
+// What the key file says of one key; absent = the gateway's own limit.
+struct KeyLimits {
+  std::optional<int> in_flight, requests_per_minute;  // 0 = none
 };
 
 class Admission;
@@ -43,7 +49,7 @@ class Admission {
 
   // RESOURCE_EXHAUSTED: this key's limit (429) or the service's (503), with Retry-After.
   // UNAVAILABLE while draining.
-  absl::StatusOr<Ticket> Enter(const std::string& key, absl::Time now);
+  absl::StatusOr<Ticket> Enter(const std::string& key, absl::Time now, const KeyLimits& own = {});
   void Drain();
   bool draining() const;
   int in_flight() const;

@@ -3,23 +3,22 @@
 #include <absl/strings/ascii.h>
 #include <absl/strings/escaping.h>
 #include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
-#include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
-#include <iterator>
+#include <utility>
 
 #include "proto/support/log.h"
 
 namespace behemoth::gateway {
 namespace {
 
-std::pair<int64_t, int64_t> StampOf(const std::string& file) {
-  struct stat found{};
-  if (stat(file.c_str(), &found) != 0) return {0, -1};
-  return {found.st_mtim.tv_sec * int64_t{1'000'000'000} + found.st_mtim.tv_nsec, found.st_size};
-}
+constexpr char kHashed[] = "sha256:";
 
 }  // namespace
 
@@ -31,20 +30,62 @@ ApiKeys::Digest ApiKeys::Hash(std::string_view key) {
 
 ApiKeys::ApiKeys(const std::vector<std::string>& keys, std::string file)
     : file_(std::move(file)), open_(keys.empty() && file_.empty()), fixed_([&keys] {
-        std::vector<Digest> digests;
-        for (const std::string& key : keys) digests.push_back(Hash(key));
-        return digests;
+        std::vector<Key> hashed;
+        for (const std::string& key : keys) hashed.push_back({.digest = Hash(key)});
+        return hashed;
       }()) {}
+
+absl::StatusOr<ApiKeys::Key> ApiKeys::ParseLine(std::string_view line) {
+  const std::vector<std::string> words = absl::StrSplit(absl::string_view(line.data(), line.size()),
+                                                        absl::ByAnyChar(" \t"), absl::SkipEmpty());
+  Key key;
+  if (absl::StartsWith(words[0], kHashed)) {
+    const std::string hex = words[0].substr(sizeof(kHashed) - 1);
+    if (hex.size() != 2 * key.digest.size() ||
+        !std::all_of(hex.begin(), hex.end(), [](char c) { return absl::ascii_isxdigit(c); })) {
+      return absl::InvalidArgumentError("sha256: is followed by 64 hex digits");
+    }
+    const std::string bytes = absl::HexStringToBytes(hex);
+    std::copy(bytes.begin(), bytes.end(), key.digest.begin());
+  } else {
+    key.digest = Hash(words[0]);
+  }
+  for (size_t i = 1; i < words.size(); ++i) {
+    const std::pair<std::string, std::string> option =
+        absl::StrSplit(words[i], absl::MaxSplits('=', 1));
+    int limit = -1;
+    const bool is_limit = absl::SimpleAtoi(option.second, &limit) && limit >= 0;
+    if (option.first == "scope" && (option.second == "user" || option.second == "admin")) {
+      key.admin = option.second == "admin";
+    } else if (option.first == "in-flight" && is_limit) {
+      key.limits.in_flight = limit;
+    } else if (option.first == "per-minute" && is_limit) {
+      key.limits.requests_per_minute = limit;
+    } else {
+      return absl::InvalidArgumentError(
+          "after the key come scope=user|admin, in-flight=N, per-minute=N");
+    }
+  }
+  return key;
+}
 
 absl::Status ApiKeys::Reload() {
   if (file_.empty()) return absl::OkStatus();
-  const auto stamp = StampOf(file_);
+  const auto stamp = support::StampOf(file_);
   std::ifstream in(file_);
   if (!in) return absl::InvalidArgumentError("api-key-file: cannot be read");
-  std::vector<Digest> fresh;
+  std::vector<Key> fresh;
+  int number = 0;
   for (std::string line; std::getline(in, line);) {
-    const absl::string_view key = absl::StripAsciiWhitespace(line);
-    if (!key.empty() && key.front() != '#') fresh.push_back(Hash({key.data(), key.size()}));
+    ++number;
+    const absl::string_view text = absl::StripAsciiWhitespace(line);
+    if (text.empty() || text.front() == '#') continue;
+    auto key = ParseLine({text.data(), text.size()});
+    if (!key.ok()) {  // the line itself is a secret
+      return absl::InvalidArgumentError(
+          absl::StrCat("api-key-file: line ", number, ": ", key.status().message()));
+    }
+    fresh.push_back(*std::move(key));
   }
   if (fresh.empty()) return absl::InvalidArgumentError("api-key-file: holds no key");
   absl::MutexLock lock(&mutex_);
@@ -55,7 +96,7 @@ absl::Status ApiKeys::Reload() {
 
 void ApiKeys::ReloadIfChanged() {
   if (file_.empty()) return;
-  const auto stamp = StampOf(file_);
+  const auto stamp = support::StampOf(file_);
   {
     absl::MutexLock lock(&mutex_);
     if (stamp == seen_) return;
@@ -65,9 +106,9 @@ void ApiKeys::ReloadIfChanged() {
   support::Log().info("api keys reloaded ok={}", status.ok());
 }
 
-std::optional<std::string> ApiKeys::Identify(std::optional<std::string_view> authorization,
-                                             std::optional<std::string_view> x_api_key) const {
-  if (open_) return "";
+std::optional<Caller> ApiKeys::Identify(std::optional<std::string_view> authorization,
+                                        std::optional<std::string_view> x_api_key) const {
+  if (open_) return Caller{};
   std::string_view key = x_api_key.value_or("");
   if (authorization) {
     const absl::string_view value(authorization->data(), authorization->size());
@@ -76,17 +117,20 @@ std::optional<std::string> ApiKeys::Identify(std::optional<std::string_view> aut
   }
   const Digest digest = Hash(key);
   // Every key is compared whatever the first ones said: time tells nothing.
-  int found = 0;
-  const auto compare = [&](const Digest& known) {
-    found |= CRYPTO_memcmp(digest.data(), known.data(), digest.size()) == 0 ? 1 : 0;
+  std::optional<Caller> found;
+  const auto compare = [&](const Key& known) {
+    if (CRYPTO_memcmp(digest.data(), known.digest.data(), digest.size()) != 0) return;
+    found = Caller{.admin = known.admin, .limits = known.limits};
   };
-  for (const Digest& known : fixed_) compare(known);
+  for (const Key& known : fixed_) compare(known);
   {
     absl::MutexLock lock(&mutex_);
-    for (const Digest& known : from_file_) compare(known);
+    for (const Key& known : from_file_) compare(known);
   }
   if (!found || key.empty()) return std::nullopt;
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), 8));
+  found->id =
+      absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), 8));
+  return found;
 }
 
 }  // namespace behemoth::gateway

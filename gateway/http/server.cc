@@ -9,11 +9,12 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <optional>
 #include <utility>
 
 #include "gateway/http/connection.h"
 #include "gateway/http/transport.h"
+#include "proto/support/file_stamp.h"
+#include "proto/support/log.h"
 
 namespace behemoth::gateway {
 namespace {
@@ -41,9 +42,11 @@ absl::StatusOr<tcp::endpoint> ParseListen(const std::string& listen, boost::asio
   return found.begin()->endpoint();
 }
 
-absl::StatusOr<std::optional<ssl::context>> LoadTls(const HttpServerConfig& config) {
-  if (config.cert_file.empty() && config.key_file.empty()) return std::optional<ssl::context>();
-  std::optional<ssl::context> tls(std::in_place, ssl::context::tls_server);
+using TlsContext = std::shared_ptr<ssl::context>;  // null = plain
+
+absl::StatusOr<TlsContext> LoadTls(const HttpServerConfig& config) {
+  if (config.cert_file.empty() && config.key_file.empty()) return TlsContext();
+  auto tls = std::make_shared<ssl::context>(ssl::context::tls_server);
   error_code error;
   tls->set_options(ssl::context::default_workarounds | ssl::context::no_sslv2 |
                    ssl::context::no_sslv3 | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1);
@@ -51,6 +54,9 @@ absl::StatusOr<std::optional<ssl::context>> LoadTls(const HttpServerConfig& conf
   if (error) return absl::InvalidArgumentError("tls-cert-file: " + error.message());
   tls->use_private_key_file(config.key_file, ssl::context::pem, error);
   if (error) return absl::InvalidArgumentError("tls-key-file: " + error.message());
+  if (SSL_CTX_check_private_key(tls->native_handle()) != 1) {
+    return absl::InvalidArgumentError("tls-key-file: is not the key of tls-cert-file");
+  }
   return tls;
 }
 
@@ -59,7 +65,8 @@ absl::StatusOr<std::optional<ssl::context>> LoadTls(const HttpServerConfig& conf
 class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
  public:
   Impl(const HttpServerConfig& config, LoopGroup* loops, Application* application)
-      : limits_(config.limits),
+      : config_(config),
+        limits_(config_.limits),
         loops_(loops),
         application_(application),
         acceptor_(loops->at(0).io()),
@@ -68,6 +75,7 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
   absl::Status Open(const HttpServerConfig& config) {
     auto endpoint = ParseListen(config.listen, loops_->at(0).io());
     if (!endpoint.ok()) return endpoint.status();
+    seen_ = {support::StampOf(config.cert_file), support::StampOf(config.key_file)};
     auto tls = LoadTls(config);
     if (!tls.ok()) return tls.status();
     tls_ = *std::move(tls);
@@ -86,6 +94,19 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   int port() const { return port_; }
+
+  // A pair that is half written is tried again when its other half changes.
+  void ReloadTlsIfChanged() {
+    if (config_.cert_file.empty()) return;
+    const Stamps fresh = {support::StampOf(config_.cert_file), support::StampOf(config_.key_file)};
+    if (fresh == seen_) return;
+    seen_ = fresh;
+    auto tls = LoadTls(config_);
+    support::Log().info("certificate reloaded ok={}", tls.ok());
+    if (!tls.ok()) return;
+    loops_->at(0).Post(
+        [self = shared_from_this(), tls = *std::move(tls)] { self->tls_ = std::move(tls); });
+  }
 
   void RetireConnections() {
     retiring_ = true;
@@ -156,7 +177,7 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
     if (error) return;
     socket.set_option(tcp::no_delay(true), error);
     Connection::Setup setup{
-        .transport = NewTransport(std::move(socket), tls_ ? &*tls_ : nullptr),
+        .transport = NewTransport(std::move(socket), tls_.get()),
         .peer = absl::StrCat(peer.address().to_string(), ":", peer.port()),
         .loop = &loop,
         .application = application_,
@@ -185,11 +206,15 @@ class HttpServer::Impl : public std::enable_shared_from_this<Impl> {
     AsioLoop* loop;
   };
 
-  const HttpLimits limits_;
+  using Stamps = std::pair<support::FileStamp, support::FileStamp>;
+
+  const HttpServerConfig config_;
+  const HttpLimits& limits_;
   LoopGroup* const loops_;
   Application* const application_;
-  std::optional<ssl::context> tls_;
-  tcp::acceptor acceptor_;  // loop 0 only, like the two below
+  Stamps seen_;     // of the certificate's files: whoever reloads
+  TlsContext tls_;  // loop 0 only, like the three below; OpenSSL counts the users of its inside
+  tcp::acceptor acceptor_;
   boost::asio::steady_timer pause_;
   bool stopping_ = false;
   std::atomic<bool> retiring_{false};
@@ -209,6 +234,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerCo
 HttpServer::~HttpServer() { Stop(); }
 int HttpServer::port() const { return impl_->port(); }
 void HttpServer::RetireConnections() { impl_->RetireConnections(); }
+void HttpServer::ReloadTlsIfChanged() { impl_->ReloadTlsIfChanged(); }
 void HttpServer::StopAccepting() { impl_->StopAccepting(); }
 bool HttpServer::WaitForConnections(absl::Duration timeout) {
   return impl_->WaitForConnections(timeout);

@@ -37,6 +37,9 @@ class HttpServer {
   void RetireConnections();
   // No new connections; those without a request in work close.
   void StopAccepting();
+  // The certificate of new connections follows its files; one that cannot be read leaves the old
+  // one.
+  void ReloadTlsIfChanged();
   // True when every connection has ended within `timeout`.
   bool WaitForConnections(absl::Duration timeout);
   // Cuts what is left. The loops must still run.

@@ -135,8 +135,8 @@ Response FrontDoor::Refuse(int status, std::string_view message) {
   return ErrorResponse(HttpError(status, message));
 }
 
-absl::StatusOr<std::string> FrontDoor::Caller(const RequestHead& head) const {
-  if (services_->keys->open()) return "";
+absl::StatusOr<Caller> FrontDoor::WhoCalls(const RequestHead& head) const {
+  if (services_->keys->open()) return Caller{};
   if (CountHeader(head.headers, "authorization") > 1 ||
       CountHeader(head.headers, "x-api-key") > 1) {
     return WrongKey("More than one API key was sent.");
@@ -148,9 +148,9 @@ absl::StatusOr<std::string> FrontDoor::Caller(const RequestHead& head) const {
 
 Application::Verdict FrontDoor::Open(const Route& route, std::string_view id,
                                      const RequestHead& head, Loop& loop) {
-  std::string caller;
+  Caller caller;
   if (!route.is_public) {
-    auto known = Caller(head);
+    auto known = WhoCalls(head);
     if (!known.ok()) {
       services_->probe->OnRejected("key");
       return Counted(route, ErrorResponse(known.status()));
@@ -181,15 +181,15 @@ Application::Verdict FrontDoor::Open(const Route& route, std::string_view id,
   }
 }
 
-Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& head,
-                                         std::string caller, Loop& loop) {
+Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& head, Caller caller,
+                                         Loop& loop) {
   if (const auto coding = head.Find("content-encoding"); coding && *coding != "identity") {
     return Refuse(415, "Content-Encoding is not taken: send the body as it is.");
   }
   if (const auto type = head.Find("content-type"); type && !IsJson(*type)) {
     return Refuse(415, "The Content-Type must be application/json.");
   }
-  auto ticket = services_->admission->Enter(caller, loop.Now());
+  auto ticket = services_->admission->Enter(caller.id, loop.Now(), caller.limits);
   if (!ticket.ok()) {
     const ApiError error = ToApiError(ticket.status());
     services_->probe->OnRejected(error.http == 429                  ? "key_limit"
@@ -209,7 +209,7 @@ Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& 
           .loop = &loop,
           .kind = route.action == Action::kChat ? ChunkWriter::Kind::kChat
                                                 : ChunkWriter::Kind::kCompletion,
-          .caller = std::move(caller),
+          .caller = std::move(caller.id),
           .client_request_id =
               client_id && ValidRequestId(*client_id) ? std::string(*client_id) : "",
           .strict = strict,
@@ -230,11 +230,12 @@ Response FrontDoor::Counted(const Route& route, Response response) const {
   return response;
 }
 
-Response FrontDoor::Control(const Route& route, std::string_view id,
-                            const std::string& caller) const {
+Response FrontDoor::Control(const Route& route, std::string_view id, const Caller& caller) const {
   const auto action = route.action == Action::kCancel ? RequestRegistry::Action::kCancel
                                                       : RequestRegistry::Action::kEndThinking;
-  if (!services_->registry->Act(caller, std::string(id), action)) {
+  RequestRegistry& registry = *services_->registry;
+  const std::string name(id);
+  if (!(caller.admin ? registry.ActOnAny(name, action) : registry.Act(caller.id, name, action))) {
     return ErrorResponse(HttpError(404, "No request of that id is in flight."));
   }
   return {.body = nlohmann::json{{"id", std::string(id)}, {"accepted", true}}.dump()};

@@ -29,10 +29,10 @@ class FrontDoor final : public Application {
   struct Route;
   static const Route kRoutes[];
 
-  absl::StatusOr<std::string> Caller(const RequestHead& head) const;
+  absl::StatusOr<Caller> WhoCalls(const RequestHead& head) const;
   Verdict Open(const Route& route, std::string_view id, const RequestHead& head, Loop& loop);
-  Verdict OpenBody(const Route& route, const RequestHead& head, std::string caller, Loop& loop);
-  Response Control(const Route& route, std::string_view id, const std::string& caller) const;
+  Verdict OpenBody(const Route& route, const RequestHead& head, Caller caller, Loop& loop);
+  Response Control(const Route& route, std::string_view id, const Caller& caller) const;
   Response Health() const;
   Response Load() const;
   Response Models() const;

@@ -1,7 +1,8 @@
 // Requests in flight by the ids their clients know: for cancel and end_thinking. Thread-safe.
 //
-// Keyed by (caller, id): a caller reaches only its own requests. A client's own id may repeat;
-// the action then reaches each of them. Ids inside the system are never taken from here.
+// Keyed by (caller, id): a caller reaches only its own requests, an admin every one. A client's own
+// id may repeat; the action then reaches each of them. Ids inside the system are never taken from
+// here.
 #pragma once
 
 #include <absl/base/thread_annotations.h>
@@ -50,9 +51,27 @@ class RequestRegistry {
   bool Act(const std::string& caller, const std::string& id, Action action) {
     absl::MutexLock lock(&mutex_);
     const auto found = requests_.find({caller, id});
-    if (found == requests_.end()) return false;
+    return found != requests_.end() && Reach(found->second, action);
+  }
+
+  // The same for requests of that id of all callers: an admin's.
+  bool ActOnAny(const std::string& id, Action action) {
+    absl::MutexLock lock(&mutex_);
     bool reached = false;
-    for (const Entry& entry : found->second) {
+    for (const auto& [key, entries] : requests_) {
+      if (key.second == id) reached = Reach(entries, action) || reached;
+    }
+    return reached;
+  }
+
+ private:
+  struct Entry {
+    std::weak_ptr<Controllable> request;
+    Loop* loop;
+  };
+  static bool Reach(const std::vector<Entry>& entries, Action action) {
+    bool reached = false;
+    for (const Entry& entry : entries) {
       reached = reached || !entry.request.expired();
       entry.loop->Post([request = entry.request, action] {
         const auto alive = request.lock();
@@ -63,11 +82,6 @@ class RequestRegistry {
     return reached;
   }
 
- private:
-  struct Entry {
-    std::weak_ptr<Controllable> request;
-    Loop* loop;
-  };
   absl::Mutex mutex_;
   absl::flat_hash_map<std::pair<std::string, std::string>, std::vector<Entry>> requests_
       ABSL_GUARDED_BY(mutex_);

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proto/support/health_check.h"
 #include "proto/support/version.h"
 
 namespace behemoth::support {
@@ -51,6 +52,23 @@ std::map<std::string, std::string> Environment() {
   return values;
 }
 
+// What a process is asked to do instead of serving: no setting.
+bool IsCommand(std::string_view flag) {
+  return flag == "help" || flag == "version" || flag == "print-config" || flag == "check-health";
+}
+
+// The target of --check-health, which needs no other flag: found before they are judged.
+std::optional<std::string> HealthTarget(const std::vector<std::string>& arguments) {
+  constexpr std::string_view kFlag = "--check-health";
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == kFlag && i + 1 < arguments.size()) return arguments[i + 1];
+    if (arguments[i].starts_with(std::string(kFlag) + "=")) {
+      return arguments[i].substr(kFlag.size() + 1);
+    }
+  }
+  return std::nullopt;
+}
+
 bool Given(const std::vector<std::string>& arguments, const std::string& flag) {
   return std::any_of(arguments.begin(), arguments.end(), [&](const std::string& argument) {
     return argument == "--" + flag || argument.starts_with("--" + flag + "=");
@@ -63,7 +81,7 @@ void AddEnvironment(CLI::App& app, std::vector<std::string>& arguments) {
   for (CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string flag = option->get_lnames().front();
-    if (flag == "help" || flag == "version") continue;
+    if (IsCommand(flag)) continue;
     const std::string name = EnvironmentName(flag);
     option->description(option->get_description() + " [" + name + "]");
     const auto found = environment.find(name);
@@ -85,6 +103,10 @@ Flags::Flags(std::string process, std::string description)
   app_->add_option("--log-level", log_level_, "trace, debug, info, warn or error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
       ->capture_default_str();
+  app_->add_flag("--print-config", print_config_, "Print every setting and its value, and end");
+  app_->add_option(
+      "--check-health", check_health_,
+      "Ask HOST:PORT[/SERVICE] (gRPC health) or http://HOST:PORT/PATH, and end: 0 = well");
 }
 
 Flags::~Flags() = default;
@@ -94,6 +116,12 @@ std::optional<int> Flags::Parse(int argc, char** argv) {
   for (std::string& argument : arguments) {
     if (argument.starts_with("--"))
       DashesFor(argument, std::min(argument.find('='), argument.size()));
+  }
+  if (const auto target = HealthTarget(arguments)) {
+    const absl::Status health = CheckHealth(*target);
+    if (health.ok()) return 0;
+    std::fprintf(stderr, "%s: %s\n", process_.c_str(), std::string(health.message()).c_str());
+    return absl::IsInvalidArgument(health) ? 2 : 1;
   }
   AddEnvironment(*app_, arguments);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them as a stack
@@ -109,15 +137,19 @@ std::optional<int> Flags::Parse(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", process_.c_str(), error.what());
     return 2;
   }
-  return std::nullopt;
+  if (!print_config_) return std::nullopt;
+  for (const auto& [name, value] : Settings()) {
+    std::printf("%s = \"%s\"\n", name.c_str(), value.c_str());
+  }
+  return 0;
 }
 
-std::string Flags::Summary() const {
-  std::string summary;
+std::vector<std::pair<std::string, std::string>> Flags::Settings() const {
+  std::vector<std::pair<std::string, std::string>> settings;
   for (const CLI::Option* option : app_->get_options()) {
     if (option->get_lnames().empty()) continue;
     const std::string flag = option->get_lnames().front();
-    if (flag == "help" || flag == "version") continue;
+    if (IsCommand(flag)) continue;
     std::string value = option->get_default_str();
     if (option->count() > 0) {
       value.clear();
@@ -125,7 +157,15 @@ std::string Flags::Summary() const {
         value += (value.empty() ? "" : ",") + result;
     }
     if (flag.find("key") != flag.npos && !value.empty()) value = "***";
-    summary += (summary.empty() ? "" : " ") + flag + "=" + value;
+    settings.emplace_back(flag, value);
+  }
+  return settings;
+}
+
+std::string Flags::Summary() const {
+  std::string summary;
+  for (const auto& [name, value] : Settings()) {
+    summary += (summary.empty() ? "" : " ") + name + "=" + value;
   }
   return summary;
 }

@@ -6,13 +6,17 @@
 //   1024)); if (auto exit_code = flags.Parse(argc, argv)) return *exit_code;
 //
 // Parse gives every option its environment name ("--max-num-seqs" -> BEHEMOTH_MAX_NUM_SEQS), adds
-// --config, --help, --version, --log-level. Underscore spellings of long flags are accepted
+// --config, --help, --version, --log-level, --print-config (every setting and its value, secrets
+// hidden) and --check-health (asks a running process instead of being one). Underscore spellings of
+// long flags are accepted
 // (--max_num_seqs), as `vllm serve` does.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 // CLI11's headers cost as much to compile as all of ours: only files that declare flags see them.
 namespace CLI {
@@ -29,8 +33,8 @@ class Flags {
   CLI::App& app() { return *app_; }
   const std::string& log_level() const { return log_level_; }
 
-  // nullopt = go on. 0 after --help/--version; 2 after an unknown flag or a bad value, with one
-  // line on stderr that names it.
+  // nullopt = go on. 0 after --help, --version, --print-config or a --check-health that is well, 1
+  // if it is not; 2 after an unknown flag or a bad value, with one line on stderr that names it.
   std::optional<int> Parse(int argc, char** argv);
 
   // Every option and its value, one "name=value" per element, secrets (names holding "key") as
@@ -38,8 +42,12 @@ class Flags {
   std::string Summary() const;
 
  private:
+  std::vector<std::pair<std::string, std::string>> Settings() const;
+
   std::string process_;
   std::string log_level_ = "info";
+  std::string check_health_;
+  bool print_config_ = false;
   std::unique_ptr<CLI::App> app_;
 };
 

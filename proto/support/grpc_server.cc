@@ -68,6 +68,11 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerCo
   return server;
 }
 
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::StartHealthPort(const std::string& listen,
+                                                                        Health* health) {
+  return Start({.listen = listen, .reflection = false}, {}, health);
+}
+
 GrpcServer::~GrpcServer() {
   if (server_ != nullptr) Drain(absl::ZeroDuration());
 }

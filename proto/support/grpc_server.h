@@ -34,6 +34,10 @@ class GrpcServer {
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerConfig& config,
                                                            std::vector<grpc::Service*> services,
                                                            Health* health);
+  // The health service alone, in plaintext, for a kubelet that knows no TLS: the same answers as
+  // the server with the services. Drain that one first.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> StartHealthPort(const std::string& listen,
+                                                                     Health* health);
   ~GrpcServer();
 
   // The bound port: what a listen address with port 0 got.

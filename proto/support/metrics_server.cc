@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "proto/support/log.h"
+#include "proto/support/process_metrics.h"
 #include "proto/support/version.h"
 
 namespace behemoth::support {
@@ -37,14 +38,16 @@ class LogLines final : public prometheus::Collectable {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(
-    const std::string& listen, std::shared_ptr<prometheus::Registry> registry) {
+    const std::string& listen, std::shared_ptr<prometheus::Registry> registry,
+    std::vector<std::string> certificate_files) {
   auto server = std::unique_ptr<MetricsServer>(new MetricsServer);
-  server->own_ = std::make_shared<LogLines>();
   try {
     server->exposer_ = std::make_unique<prometheus::Exposer>(listen);
     // The exposer keeps weak references only; the registry is the caller's.
     server->exposer_->RegisterCollectable(registry);
-    server->exposer_->RegisterCollectable(server->own_);
+    server->own_ = {std::make_shared<LogLines>(),
+                    std::make_shared<ProcessMetrics>(std::move(certificate_files))};
+    for (const auto& one : server->own_) server->exposer_->RegisterCollectable(one);
     const auto ports = server->exposer_->GetListeningPorts();
     if (ports.empty()) return absl::UnavailableError(absl::StrCat("metrics ", listen, ": no port"));
     server->port_ = ports.front();

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace prometheus {
 class Collectable;
@@ -17,15 +18,17 @@ namespace behemoth::support {
 
 class MetricsServer {
  public:
-  // `listen` is HOST:PORT, port 0 = any. UNAVAILABLE naming the address if it cannot be bound.
+  // `listen` is HOST:PORT, port 0 = any. UNAVAILABLE naming the address if it cannot be bound. Adds
+  // what /proc says of this process, and when the certificates of these files end.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(
-      const std::string& listen, std::shared_ptr<prometheus::Registry> registry);
+      const std::string& listen, std::shared_ptr<prometheus::Registry> registry,
+      std::vector<std::string> certificate_files = {});
   ~MetricsServer();
   int port() const { return port_; }
 
  private:
   MetricsServer() = default;
-  std::shared_ptr<prometheus::Collectable> own_;
+  std::vector<std::shared_ptr<prometheus::Collectable>> own_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   int port_ = 0;
 };

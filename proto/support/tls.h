@@ -23,6 +23,9 @@ struct ClientTlsConfig {
   std::string ca_file;  // set = TLS on
   std::string cert_file;
   std::string key_file;
+  // The name that the server's certificate must carry, where the address is not it. Empty = the
+  // address's own host.
+  std::string server_name;
 };
 
 // INVALID_ARGUMENT names the flag: half a pair, or a file that cannot be read.

@@ -37,6 +37,8 @@ void EngineWatchdog::Refresh() {
   const bool serving = board_->reported() == WorkerState::kReady;
   health_->Set(v1::WorkerService::service_full_name(), serving);
   health_->Set(kShortName, serving);
+  // The process's own health: what a liveness probe asks. Loading and draining are life.
+  health_->Set("", board_->reported() != WorkerState::kFailed);
 }
 
 void EngineWatchdog::CheckBeat() {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "proto/support/health_check.h"
 
 namespace behemoth::support {
 namespace {
@@ -63,6 +64,20 @@ TEST_F(GrpcServerTest, WatchPushesEveryChangeFromUnknownToShutdown) {
   EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING);
   EXPECT_FALSE(reader->Read(&response));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GrpcServerTest, TheHealthPortSaysTheSameAndServesNothingElse) {
+  auto port = GrpcServer::StartHealthPort("127.0.0.1:0", &health_);
+  ASSERT_TRUE(port.ok()) << port.status();
+  const std::string address = absl::StrCat("127.0.0.1:", (*port)->port());
+  EXPECT_EQ(CheckHealth(address + "/a").code(), absl::StatusCode::kUnavailable);
+  health_.Set("a", true);
+  EXPECT_TRUE(CheckHealth(address + "/a").ok());
+  EXPECT_TRUE(CheckHealth(absl::StrCat("127.0.0.1:", server_->port(), "/a")).ok());
+  health_.Set("a", false);
+  EXPECT_EQ(CheckHealth(address + "/a").code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(CheckHealth("nonsense").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CheckHealth("http://127.0.0.1").code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(GrpcServerTest, SetAfterShutdownHasNoEffect) {

@@ -128,14 +128,28 @@ TEST(AdmissionTest, DrainingRefusesWhatIsNewAndKeepsWhatRuns) {
   EXPECT_FALSE(admission.WaitIdle(absl::ZeroDuration()));
 }
 
+TEST(AdmissionTest, AKeysOwnLimitsReplaceTheGateways) {
+  Admission admission({.key_in_flight = 1, .key_requests_per_minute = 1});
+  const KeyLimits wide = {.in_flight = 2, .requests_per_minute = 0};
+  auto a1 = admission.Enter("a", kNow, wide), a2 = admission.Enter("a", kNow, wide);
+  EXPECT_EQ(HttpOf(a2), 200);
+  EXPECT_EQ(HttpOf(admission.Enter("a", kNow, wide)), 429);
+  auto b1 = admission.Enter("b", kNow);
+  EXPECT_EQ(HttpOf(b1), 200);
+  EXPECT_EQ(HttpOf(admission.Enter("b", kNow)), 429);
+}
+
+// Identify's answer as a name: "" = open, "-" = nobody of ours.
+std::string IdOf(const std::optional<Caller>& caller) { return caller ? caller->id : "-"; }
+
 TEST(ApiKeysTest, OnlyTheExactKeyIsOne) {
   const ApiKeys keys({"sk-Secret", "other"}, "");
-  const auto known = keys.Identify("Bearer sk-Secret", std::nullopt);
-  ASSERT_TRUE(known);
-  EXPECT_EQ(keys.Identify("bearer sk-Secret", std::nullopt), known);  // a scheme has no case
-  EXPECT_EQ(keys.Identify(std::nullopt, "sk-Secret"), known);
-  EXPECT_NE(keys.Identify("Bearer other", std::nullopt), known);
-  EXPECT_EQ(known->find("Secret"), std::string::npos);
+  const std::string known = IdOf(keys.Identify("Bearer sk-Secret", std::nullopt));
+  ASSERT_EQ(known.size(), 16u);
+  EXPECT_EQ(IdOf(keys.Identify("bearer sk-Secret", std::nullopt)), known);  // a scheme has no case
+  EXPECT_EQ(IdOf(keys.Identify(std::nullopt, "sk-Secret")), known);
+  EXPECT_NE(IdOf(keys.Identify("Bearer other", std::nullopt)), known);
+  EXPECT_EQ(known.find("Secret"), std::string::npos);
   for (const char* wrong :
        {"Bearer sk-secret", "Bearer sk-Secre", "Bearer sk-Secrets", "Bearer  sk-Secret",
         "Bearer sk-Secret ", "Bearer ", "Bearer", "sk-Secret", "Basic sk-Secret", ""}) {
@@ -143,7 +157,7 @@ TEST(ApiKeysTest, OnlyTheExactKeyIsOne) {
   }
   EXPECT_FALSE(keys.Identify(std::nullopt, std::nullopt));
   EXPECT_FALSE(keys.Identify("Basic x", "sk-Secret"));  // a wrong one beside a right one
-  EXPECT_EQ(ApiKeys({}, "").Identify(std::nullopt, std::nullopt), "");
+  EXPECT_EQ(IdOf(ApiKeys({}, "").Identify(std::nullopt, std::nullopt)), "");
 }
 
 TEST(ApiKeysTest, AFileIsReadAgainAndABadOneLeavesTheOldKeys) {
@@ -164,6 +178,38 @@ TEST(ApiKeysTest, AFileIsReadAgainAndABadOneLeavesTheOldKeys) {
   keys.ReloadIfChanged();
   EXPECT_TRUE(keys.Identify("Bearer three", std::nullopt));
   EXPECT_FALSE(ApiKeys({}, file).Reload().ok());
+}
+
+TEST(ApiKeysTest, ALineMayHoldAHashAScopeAndLimits) {
+  const std::string file = ::testing::TempDir() + "/behemoth_hashed_keys";
+  // printf %s sk-Secret | sha256sum
+  std::ofstream(file) << "sha256:"
+                      << "8d3f5953e9775688036d7ccb4076f71d9297a5b2b29f77184e9fa311c383fb04\n"
+                      << "root scope=admin\nfew  in-flight=2\tper-minute=0 scope=user\n";
+  ApiKeys keys({}, file);
+  ASSERT_TRUE(keys.Reload().ok());
+  const auto root = keys.Identify("Bearer root", std::nullopt);
+  ASSERT_TRUE(root);
+  EXPECT_TRUE(root->admin);
+  const auto few = keys.Identify("Bearer few", std::nullopt);
+  ASSERT_TRUE(few);
+  EXPECT_FALSE(few->admin);
+  EXPECT_EQ(few->limits.in_flight, 2);
+  EXPECT_EQ(few->limits.requests_per_minute, 0);
+  EXPECT_TRUE(keys.Identify("Bearer sk-Secret", std::nullopt));
+  EXPECT_FALSE(keys.Identify("Bearer sk-Secret scope=admin", std::nullopt));
+}
+
+TEST(ApiKeysTest, ABadLineIsNamedByItsNumberAndNeverShown) {
+  const std::string file = ::testing::TempDir() + "/behemoth_bad_keys";
+  for (const char* bad : {"hidden scope=root", "hidden in-flight=-1", "hidden per-minute=x",
+                          "hidden 5", "sha256:hidden", "sha256:00ff scope=user"}) {
+    std::ofstream(file) << "good\n" << bad << "\n";
+    const absl::Status status = ApiKeys({}, file).Reload();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
+    EXPECT_NE(status.message().find("line 2:"), absl::string_view::npos) << status;
+    EXPECT_EQ(status.message().find("hidden"), absl::string_view::npos) << status;
+  }
 }
 
 }  // namespace
