@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""The whole GPU suite in a folder that make_bundle.sh made: kernel tests, compute-sanitizer over a
-reduced set, benches. Writes report.json and report.md; needs Python 3 and a driver, nothing else.
+"""The whole GPU suite in a folder that make_bundle.sh made: kernel and engine tests,
+compute-sanitizer over a reduced set, benches, and at the 123B's shape decode, prefill and loading.
+Writes report.json and report.md; needs Python 3 and a driver, nothing else.
 
-  run_bundle.py [--out DIR] [--only NAME,NAME] [--layers 88] [--sweep]
+  run_bundle.py [--out DIR] [--only NAME,NAME] [--layers 88] [--sweep] [--soak-requests 20000]
 
 Exit status: 0 all ran and passed; 1 something failed; 3 something could not be run (said why).
 """
@@ -36,6 +37,8 @@ def steps(arguments, sanitizer):
                                  *binary("kernels_test", "--gtest_brief=1",
                                          "--gtest_filter=" + REDUCED)]
         yield f"sanitizer_{tool}", command, "no compute-sanitizer on this machine", 300
+    if (HERE / "bin" / "worker_cuda_test").exists():
+        yield from worker_steps(arguments, sanitizer, binary)
     layers = str(arguments.layers)
     sweep = ["sweep"] if arguments.sweep else []
     yield "device_limits", binary("device_limits", layers), "", 120
@@ -43,6 +46,27 @@ def steps(arguments, sanitizer):
     yield "prefill_chain", binary("prefill_chain"), "", 120
     yield "paged_attention_bench", binary("paged_attention_bench"), "", 200
     yield "sampling_bench", binary("sampling_bench"), "", 120
+
+
+def worker_steps(arguments, sanitizer, binary):
+    yield "engine_tests", binary("worker_cuda_test", "--gtest_brief=1"), "", 300
+    memcheck = sanitizer and [sanitizer, "--tool", "memcheck", "--error-exitcode", "9",
+                              *binary("worker_cuda_test", "--gtest_brief=1",
+                                      "--gtest_filter=*Preemption*:*Copied*:*Golden*/tiny")]
+    yield "engine_memcheck", memcheck, "no compute-sanitizer on this machine", 300
+    shape = "tests/bench/worker/mistral_large_123b"
+    yield ("serving_bench", binary("serving_bench", "--backend", "cuda", "--model", shape,
+                                   "--load-format", "random"), "", 300)
+    yield ("serving_bench_fp8", binary("serving_bench", "--backend", "cuda", "--model", shape,
+                                       "--load-format", "random", "--kv", "fp8", "--only",
+                                       "decode_b16_1k"), "", 120)
+    files = "/dev/shm/behemoth_123b"
+    yield "make_checkpoint", binary("make_checkpoint", "--out", files), "", 120
+    yield ("load_checkpoint", binary("serving_bench", "--backend", "cuda", "--model", files,
+                                     "--only", "decode_b1"), "", 180)
+    shutil.rmtree(files, ignore_errors=True)
+    yield ("soak", binary("worker_solo_runs_test", "--backend=cuda", "--gtest_brief=1",
+                          f"--requests={arguments.soak_requests}"), "", 560)
 
 
 def run(name, command, reason, limit_s):
@@ -89,6 +113,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE)
     parser.add_argument("--only", default="", help="names of steps, or beginnings of names")
     parser.add_argument("--layers", type=int, default=88)
+    parser.add_argument("--soak-requests", type=int, default=20000)
     parser.add_argument("--sweep", action="store_true", help="decode_chain over all its choices")
     arguments = parser.parse_args()
     sanitizer = shutil.which("compute-sanitizer") or next(
