@@ -38,7 +38,7 @@ if [ ${#worker[@]} -gt 0 ]; then
   mkdir -p "$out/tests/golden" "$out/tests/bench/worker"
   cp -r "$root/tests/models" "$out/tests/"
   cp -r "$root/tests/golden/data" "$out/tests/golden/"
-  cp -r "$root/tests/bench/worker/mistral_large_123b" "$out/tests/bench/worker/"
+  cp -r "$root/tests/bench/worker/"{mistral_large_123b,load_bench.py} "$out/tests/bench/worker/"
 fi
 cp "$root/tests/kernels/run_bundle.py" "$out/"
 git -C "$root" describe --always --dirty --abbrev=12 >"$out/commit"

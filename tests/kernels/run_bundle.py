@@ -64,6 +64,9 @@ def worker_steps(arguments, sanitizer, binary):
     yield "make_checkpoint", binary("make_checkpoint", "--out", files), "", 120
     yield ("load_checkpoint", binary("serving_bench", "--backend", "cuda", "--model", files,
                                      "--only", "decode_b1"), "", 180)
+    load_bench = str(HERE / "tests" / "bench" / "worker" / "load_bench.py")
+    yield ("load_ready", [sys.executable, load_bench, "--bin", str(HERE / "bin"), "--folder", files,
+                          "--existing", "--storage-gb", "8"], "", 300)
     shutil.rmtree(files, ignore_errors=True)
     yield ("soak", binary("worker_solo_runs_test", "--backend=cuda", "--gtest_brief=1",
                           f"--requests={arguments.soak_requests}"), "", 560)
