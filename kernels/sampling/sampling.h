@@ -73,9 +73,9 @@ struct SampleArgs {
   bool logits_are_bf16 = false;  // else fp32
   int64_t logits_stride = 0;     // elements, % 8 == 0, >= vocabulary
   int vocabulary = 0;
-  const int32_t* logits_row = nullptr;     // [rows]; null: row r reads line r
-  const int32_t* slot = nullptr;           // [rows]; < 0: an inactive row, nothing is written
-  const int32_t* position = nullptr;       // [rows], of the sampled token in its sequence
+  const int32_t* logits_row = nullptr;  // [rows]; null: row r reads line r
+  const int32_t* slot = nullptr;        // [rows]; < 0: an inactive row, nothing is written
+  const int32_t* position = nullptr;    // [rows], of the sampled token in its sequence
   // [rows] or null. Given: nothing is drawn or remembered, `out` and `top` get the logprobs of this
   // token, whatever the slot's top_logprobs; ids within the vocabulary.
   const int32_t* score_token = nullptr;

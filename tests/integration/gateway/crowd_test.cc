@@ -44,7 +44,9 @@ TEST_F(GatewayTest, AThousandSlowClientsAreClosedAndHinderNobody) {
     clients.back()->Send(whole.substr(0, i % 2 == 0 ? 20 : head));
   }
   ASSERT_TRUE(Until([&] { return Metric("behemoth_http_connections") >= kClients; }));
-  for (size_t drop = 0; absl::Now() - began < absl::Seconds(2); ++drop) {
+  // Never the last byte: a body that is whole is answered.
+  for (size_t drop = 0; absl::Now() - began < absl::Seconds(2) && head + drop + 1 < whole.size();
+       ++drop) {
     for (int i = 0; i < kClients; ++i) {
       clients[i]->Send(whole.substr((i % 2 == 0 ? 20 : head) + drop, 1));
     }

@@ -98,7 +98,7 @@ def test_sigterm_while_loading_ends_soon_and_well():
     (["--no-such-flag"], 2, "--no-such-flag"),
     (["--max-num-seqs", "0"], 2, "--max-num-seqs"),
     (["--max-step-tokens", "8"], 2, "--max-step-tokens"),
-    (["--kv-cache-dtype", "fp8"], 2, "--kv-cache-dtype"),
+    (["--kv-cache-dtype", "int3"], 2, "--kv-cache-dtype"),
     (["--max-model-len", "9000"], 1, "max_model_len"),
     (["--max-model-len", "4096", "--kv-cache-memory-bytes", "1000000"], 1, "4096 tokens"),
     (["--gpu-memory-limit-gib", "0.001"], 1, "weights"),

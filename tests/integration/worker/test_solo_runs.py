@@ -22,9 +22,9 @@ CONTEXT = 256
 VOCABULARY = 4096
 # 5 layers x (K and V) x 4 heads x 64 elements x 64 tokens x 4 bytes
 BLOCK_BYTES = 5 * 2 * 4 * 64 * 64 * 4
-# Room for 64 sequences of one block and for the block that each may need next, which is what
+# Room for 48 sequences of one block and for the block that each may need next, which is what
 # admission asks for; not for long ones that grow to four.
-POOL_BLOCKS = 132
+POOL_BLOCKS = 96
 SOLO_BLOCKS = 64
 # Every so many requests as many long ones come in a row, so that all callers hold one at a time.
 LONG_EVERY, LONG = 768, range(64, 160)

@@ -13,8 +13,8 @@
 namespace behemoth::gateway {
 namespace {
 
-using ::testing::EndsWith;
 using ::testing::ContainsRegex;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
