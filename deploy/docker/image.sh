@@ -32,7 +32,7 @@ build_binaries() {
 copy_in() { install -D -p "$(readlink -f "$2")" "$1$2"; }
 
 # libraries FILE...: the paths of all that they load.
-libraries() { ldd "$@" | grep -oE '/[^ ]+\.so[^ ]*' | sort -u; }
+libraries() { ldd "$@" | sed -nE 's/^\t(.* => )?(\/[^ ]+) \(.*/\2/p' | sort -u; }
 
 collect_base() {
   local tree=$1 name=$2 file
@@ -47,9 +47,11 @@ collect_base() {
   cp LICENSE "$tree/usr/share/behemoth/"
 }
 
+# The tokenizer needs all but the weights.
 collect_model() {
-  local tree=$1 file
+  local tree=$1 name=$2 file
   for file in tests/models/tiny/*.{json,jinja,model,safetensors}; do
+    [ "$name" = tokenizer ] && [ "${file##*.}" = safetensors ] && continue
     install -D -p -m 644 "$file" "$tree/opt/behemoth/models/tiny/$(basename "$file")"
   done
 }
@@ -86,7 +88,7 @@ collect() {
   for name in gateway tokenizer worker; do
     say "Collecting $name"
     collect_base "$target/$name" "$name"
-    [ "$name" = gateway ] || collect_model "$target/$name"
+    [ "$name" = gateway ] || collect_model "$target/$name" "$name"
     [ "$name" = gateway ] && collect_python "$target/$name"
     /usr/bin/python3 deploy/docker/sbom.py "$name" "$target/$name" \
       >"$target/$name/usr/share/behemoth/sbom.spdx.json"

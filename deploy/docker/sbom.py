@@ -15,7 +15,8 @@ from pathlib import Path
 
 def owners(tree):
     """{package: version} of the files below a folder that Debian packages own, and what is left."""
-    files = ["/" + str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()]
+    files = ["/" + str(path.relative_to(tree)) for path in tree.rglob("*")
+             if path.is_file() and path.suffix != ".pyc"]
     # Merged /usr: a package may know a file of /usr/lib by its old path, and the other way round.
     asked = files + [f.removeprefix("/usr") for f in files if f.startswith("/usr/")] + \
         ["/usr" + f for f in files if f.startswith("/lib")]
