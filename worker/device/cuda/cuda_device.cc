@@ -102,7 +102,16 @@ class CudaDevice : public Device {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int32_t ordinal) {
-  int count = 0;
+  int driver = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    return absl::UnavailableError("cuda: no NVIDIA driver is installed on this machine");
+  }
+  // Within a major version any driver runs what any toolkit built.
+  if (driver / 1000 < CUDART_VERSION / 1000) {
+    return absl::UnavailableError(absl::StrFormat(
+        "cuda: the NVIDIA driver serves CUDA %d.%d, this build needs a driver for %d",
+        driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000));
+  }
   const cudaError_t counted = cudaGetDeviceCount(&count);
   if (counted != cudaSuccess) {
     return absl::UnavailableError(absl::StrCat("cuda: ", cudaGetErrorString(counted)));
