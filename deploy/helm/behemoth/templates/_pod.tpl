@@ -129,10 +129,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- define "behemoth.serverArgs" -}}
 {{- $root := index . 0 -}}{{- $component := index . 1 -}}
 {{- $ports := index (include "behemoth.ports" $root | fromYaml) $component -}}
-{{- $host := $root.Values.global.listenHost -}}
-- --listen={{ $host }}:{{ $ports.grpc }}
-- --health-listen={{ $host }}:{{ $ports.health }}
-- --metrics-listen={{ $host }}:{{ $ports.metrics }}
+- --listen=0.0.0.0:{{ $ports.grpc }}
+- --health-listen=0.0.0.0:{{ $ports.health }}
+- --metrics-listen=0.0.0.0:{{ $ports.metrics }}
 - --log-level={{ $root.Values.global.logLevel }}
 - --drain-timeout-s={{ (index $root.Values $component).drain.timeoutSeconds }}
 {{- if $root.Values.hardened }}

@@ -45,7 +45,7 @@ TOGGLES = {
     "mtls": {"mtls": {"enabled": True}},
     "mtls_secrets": {"mtls": {"enabled": True, "certManager": False, "existingSecrets": {
         "gateway": "g", "tokenizer": "t", "worker": "w"}}},
-    "hardened": {"hardened": True, "global": {"logLevel": "warn", "listenHost": "[::]"}},
+    "hardened": {"hardened": True, "global": {"logLevel": "warn"}},
     "open_network": {"networkPolicy": {"enabled": False}},
     "narrow_network": {"networkPolicy": {"gatewayFrom": [{"podSelector": {}}], "metricsFrom": []}},
     "service_monitor": {"monitoring": {"kind": "serviceMonitor", "labels": {"release": "prom"}}},

@@ -21,7 +21,7 @@ EXAMPLES = re.findall(r"^grpcurl .*$", README.split("<!-- grpcurl: begin -->")[1
                       .split("<!-- grpcurl: end -->")[0], re.M)
 # What each example's output must hold, in the order of the README.
 EXPECTED = ["behemoth.worker.v1.WorkerService", "repeated uint32 prompt_ids = 2;", '"SERVING"',
-            '"servedNames"', '"finish"', "behemoth.tokenizer.v1.TokenizerService", '"ids"']
+            '"served_names"', '"finish"', "behemoth.tokenizer.v1.TokenizerService", '"ids"']
 
 
 @pytest.fixture(scope="module")
