@@ -8,6 +8,7 @@
 
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/checkpoint/element.h"
+#include "worker/checkpoint/parallel_rows.h"
 
 namespace behemoth::worker {
 namespace {
@@ -102,15 +103,19 @@ std::vector<uint32_t> WithPermutedColumns(const Shape& shape,
                                           const Stored<uint32_t>& nibbles) {
   const int32_t words = shape.in / kPerWord;
   std::vector<uint32_t> result(nibbles.size());
-  for (int32_t o = 0; o < shape.out; ++o) {
-    const uint32_t* row = nibbles.data() + static_cast<int64_t>(o) * words;
-    uint32_t* out = result.data() + static_cast<int64_t>(o) * words;
-    for (int32_t c = 0; c < shape.in; ++c) {
-      const int32_t from = permutation[c];
-      const uint32_t nibble = (row[from / kPerWord] >> (4 * (from % kPerWord))) & 15;
-      out[c / kPerWord] |= nibble << (4 * (c % kPerWord));
+  ParallelRows(shape.out, nibbles.bytes().size(), [&](int32_t begin, int32_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      const uint32_t* row = nibbles.data() + o * words;
+      for (int32_t w = 0; w < words; ++w) {
+        uint32_t word = 0;
+        for (int32_t i = 0; i < kPerWord; ++i) {
+          const int32_t from = permutation[kPerWord * w + i];
+          word |= ((row[from / kPerWord] >> (4 * (from % kPerWord))) & 15) << (4 * i);
+        }
+        result[o * words + w] = word;
+      }
     }
-  }
+  });
   return result;
 }
 
@@ -249,15 +254,17 @@ template <typename T>
 std::vector<T> Transposed(const T* matrix, int32_t rows, int32_t cols) {
   constexpr int32_t kSide = 64 / sizeof(T);
   std::vector<T> result(static_cast<size_t>(rows) * cols);
-  for (int32_t r0 = 0; r0 < rows; r0 += kSide) {
-    for (int32_t c0 = 0; c0 < cols; c0 += kSide) {
-      for (int32_t r = r0; r < std::min(rows, r0 + kSide); ++r) {
-        for (int32_t c = c0; c < std::min(cols, c0 + kSide); ++c) {
-          result[static_cast<size_t>(c) * rows + r] = matrix[static_cast<size_t>(r) * cols + c];
+  ParallelRows(cols, result.size() * sizeof(T), [&](int32_t begin, int32_t end) {
+    for (int32_t c0 = begin; c0 < end; c0 += kSide) {
+      for (int32_t r0 = 0; r0 < rows; r0 += kSide) {
+        for (int32_t c = c0; c < std::min(end, c0 + kSide); ++c) {
+          for (int32_t r = r0; r < std::min(rows, r0 + kSide); ++r) {
+            result[static_cast<size_t>(c) * rows + r] = matrix[static_cast<size_t>(r) * cols + c];
+          }
         }
       }
     }
-  }
+  });
   return result;
 }
 

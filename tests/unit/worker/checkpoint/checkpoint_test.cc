@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/unit/worker/checkpoint/model_files.h"
+#include "worker/checkpoint/parallel_rows.h"
 #include "worker/checkpoint/random_weights.h"
 
 namespace behemoth::worker {
@@ -127,6 +128,60 @@ TEST(CheckpointTest, GIdxBecomesAPermutationThatMakesGroupsConsecutive) {
   EXPECT_EQ(weights.nibbles[0], 0x64206420u);  // the even columns, then the odd ones
   EXPECT_EQ(weights.nibbles[1], 0x75317531u);
   EXPECT_TRUE(weights.zeros.empty());  // 7 + 1 everywhere is symmetric
+}
+
+TEST(ParallelRowsTest, EachRowOnceWhateverTheThreads) {
+  for (const int32_t rows : {0, 1, 7, 1000}) {
+    for (const uint64_t bytes : {uint64_t{0}, uint64_t{3} << 20, uint64_t{1} << 40}) {
+      std::vector<int> seen(static_cast<size_t>(rows), 0);
+      ParallelRows(rows, bytes, [&](int32_t begin, int32_t end) {
+        for (int32_t row = begin; row < end; ++row) ++seen[static_cast<size_t>(row)];
+      });
+      EXPECT_EQ(seen, std::vector<int>(static_cast<size_t>(rows), 1)) << rows << ", " << bytes;
+    }
+  }
+}
+
+// Large enough for several threads, in shapes that their shares and the cache squares do not tile.
+TEST(CheckpointTest, ABigGptqLinearIsTransposedAndPermutedWhole) {
+  constexpr int32_t kOut = 2056, kIn = 4 * 1056, kGroup = 8;
+  const auto stored = [](int64_t o, int64_t c) {
+    return static_cast<uint32_t>(o * 31 + c * 7) % 13;
+  };
+  std::vector<uint32_t> qweight(size_t{kIn} / 8 * kOut);
+  for (int64_t c = 0; c < kIn; ++c) {
+    for (int64_t o = 0; o < kOut; ++o) qweight[c / 8 * kOut + o] |= stored(o, c) << (4 * (c % 8));
+  }
+  constexpr int32_t kGroups = kIn / kGroup;
+  std::vector<int32_t> g_idx(kIn);
+  for (int32_t c = 0; c < kIn; ++c) g_idx[c] = c % kGroups;
+  std::vector<float> scales(size_t{kGroups} * kOut);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<float>(i % 1021);
+  const ModelFiles files;
+  files.WriteTensors("model.safetensors",
+                     {{"m.qweight", "I32", {kIn / 8, kOut}, BytesOf(qweight)},
+                      {"m.qzeros",
+                       "I32",
+                       {kGroups, kOut / 8},
+                       BytesOf(std::vector<uint32_t>(size_t{kGroups} * kOut / 8, 0x77777777))},
+                      {"m.scales", "F32", {kGroups, kOut}, BytesOf(scales)},
+                      {"m.g_idx", "I32", {kIn}, BytesOf(g_idx)}});
+  auto checkpoint = Checkpoint::Open(files.folder(), Scheme(Gptq(true)));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto linear = checkpoint->ReadLinear("m", kOut, kIn);
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  const auto& int4 = std::get<Int4Weights>(linear->values);
+  int64_t wrong = 0;
+  for (int64_t o = 0; o < kOut; ++o) {
+    for (int64_t c = 0; c < kIn; ++c) {
+      const uint32_t nibble = int4.nibbles[o * (kIn / 8) + c / 8] >> (4 * (c % 8)) & 15;
+      wrong += nibble != stored(o, int4.permutation[c]);
+    }
+    for (int64_t g = 0; g < kGroups; ++g) {
+      wrong += int4.scales[o * kGroups + g] != scales[g * kOut + o];
+    }
+  }
+  EXPECT_EQ(wrong, 0);
 }
 
 // Version 1 stores zero - 1 in each nibble, and a zero of 0 borrows from the next: undone exactly.
