@@ -95,7 +95,8 @@ void Chain::Build() {
     matrix.copies.resize(i == kHead ? 1 : layers);
     for (void*& copy : matrix.copies) {
       Allocate(&copy, matrix.bytes());
-      const uint32_t scale = Bits(matrix.scale);
+      const uint32_t scale =
+          i == kHead ? Bits(matrix.scale) : PackedScale(ToBf16(matrix.scale)).bits;
       if (i == kHead) {
         FillHead<<<1024, 256>>>(static_cast<uint16_t*>(copy), matrix.bytes() / 2, scale, seed);
       } else {

@@ -77,7 +77,7 @@ int Main(bool sweep) {
                        {"gate_up", 57344, 12288, GemmEpilogue::kSiluMul, {}},
                        {"down", 12288, 28672, GemmEpilogue::kAddResidual, {}}};
   uint32_t seed = 1;
-  const uint32_t scale = ToBf16(0.0021f).bits;
+  const uint32_t scale = PackedScale(ToBf16(0.0021f)).bits;
   for (Matrix& matrix : matrices) {
     for (void*& weight : matrix.weight) {
       const int64_t bytes = PackedBytes(WeightKind::kInt4, matrix.n, matrix.k);

@@ -18,6 +18,7 @@ struct KernelParameters {
   StripeMap map;
   int stages;
   int prefetch_steps;
+  int release_lanes;
 };
 
 template <typename V>
@@ -163,15 +164,9 @@ template <typename V>
 __global__ void __launch_bounds__(V::kThreads, 1)
     DecodeGemmKernel(const __grid_constant__ KernelParameters p) {
   extern __shared__ __align__(128) uint8_t shared[];
-  const Ring<V> ring = {ptx::SharedAddress(shared), p.stages};
+  const Ring<V> ring = {ptx::SharedAddress(shared), p.stages, p.release_lanes};
   ptx::AllowSuccessor();
-  if (threadIdx.x == 0) {
-    for (int stage = 0; stage < p.stages; ++stage) {
-      ptx::BarrierInit(ring.Full(stage), 1);
-      ptx::BarrierInit(ring.Empty(stage), V::kWarps);
-    }
-    ptx::FenceBarrierInit();
-  }
+  if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   const int begin = p.map.Begin(blockIdx.x), end = p.map.Begin(blockIdx.x + 1);
   if (__shfl_sync(~0u, threadIdx.x / 32, 0) >= V::kWarps) {
@@ -233,7 +228,8 @@ KernelError LaunchDecodeGemm(const DecodeGemmConfig& config, WeightKind weight,
   if (args.epilogue == GemmEpilogue::kAddResidual && args.residual == nullptr) {
     return {kInvalidArgument, "LaunchDecodeGemm: no residual to add"};
   }
-  KernelParameters p = {args, config.map, config.stages, config.prefetch_steps};
+  KernelParameters p = {args, config.map, config.stages, config.prefetch_steps,
+                        config.release_lanes};
   p.args.act_rows = act_rows;
   switch (weight) {
     case WeightKind::kInt4:

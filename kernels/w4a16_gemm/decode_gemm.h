@@ -42,6 +42,10 @@ struct DecodeGemmConfig {
   int prefetch_steps = 0;  // steps of the next matrix that each block asks into L2
   StripeMap map;
   size_t shared_bytes = 0;
+  // Lanes of each warp that release a stage of the ring: 1, or 32 for compute-sanitizer's
+  // racecheck, which does not know that __syncwarp orders the other lanes' reads before the one
+  // arrival.
+  int release_lanes = 1;
 };
 
 enum class GemmEpilogue {

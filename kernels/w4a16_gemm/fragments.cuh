@@ -2,8 +2,8 @@
 // decode GEMM, once with mma.sync and once with wgmma. Both add the same products in the same order
 // (k ascending, 16 at a time, fp32), and were seen to agree bit for bit.
 //
-// Issue slots per 256 int4 weights of a warp: 4 lop3 + 3 shifts + 4 subtractions + 4 scalings = 15,
-// plus padded_rows / 8 MMAs. At an H100's 26 weights per clock and SM that is 1.5 of 4 slots.
+// Issue slots per 256 int4 weights of a warp: 4 lop3 + 3 shifts + 4 FMAs = 11 (with zero points
+// 15), plus padded_rows / 8 MMAs. At an H100's 26 weights per clock and SM that is 1.1 of 4 slots.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,12 +23,14 @@ __device__ inline uint32_t FmaPair(uint32_t a, uint32_t b, uint32_t c) {
 // Scale and offset of a lane's two rows (row, row + 8), each doubled into a pair.
 struct RowScales {
   uint32_t scale[2];
-  uint32_t offset[2];  // -(128 + zero)
+  uint32_t offset[2];  // -8 * scale; with zero points -(128 + zero)
 };
 
 template <WeightKind kKind>
 __device__ inline RowScales LoadScales(uint32_t scales, int m_tile, int lane) {
   constexpr int kBytes = BlobGroupBytes(kKind) / 32;
+  constexpr uint32_t kMinusZero = 0x80008000u;
+  constexpr uint32_t kMinusEight = 0x80808080u;  // -2^-126: from scale * 2^129 to scale * -8
   const uint32_t entry = scales + (8 * m_tile + lane / 4) * kBytes;
   const uint32_t pair = ptx::LoadShared4(entry);
   RowScales rows;
@@ -39,20 +41,34 @@ __device__ inline RowScales LoadScales(uint32_t scales, int m_tile, int lane) {
     rows.offset[0] = __byte_perm(offsets, 0, 0x1010);
     rows.offset[1] = __byte_perm(offsets, 0, 0x3232);
   } else {
-    rows.offset[0] = rows.offset[1] = 0xc308c308u;  // -136
+    rows.offset[0] = FmaPair(rows.scale[0], kMinusEight, kMinusZero);
+    rows.offset[1] = FmaPair(rows.scale[1], kMinusEight, kMinusZero);
   }
   return rows;
 }
 
-// Eight nibbles -> an A fragment. 0x4300 | q is 128 + q; minus the offset is exact; times the scale
-// rounds once, as the reference dequantisation does.
+// Eight nibbles -> an A fragment, (q - zero) * scale rounded once, as the reference does it.
+// Symmetric: the low 8 bits of a bf16 whose upper bits are zero are an integer times 2^-133, also
+// across the border between subnormal and normal numbers. So a nibble at bits 4..7 is q * 2^-129,
+// and one FMA with scale * 2^129 and -8 * scale (exact both) is exact but for its one rounding.
+// With zero points -zero * scale is not exact: 0x4300 | q is 128 + q; minus the offset is exact;
+// the product rounds.
+template <WeightKind kKind>
 __device__ inline void Dequantise(uint32_t word, const RowScales& rows, uint32_t (&a)[4]) {
-  constexpr uint32_t kOne = 0x3f803f80u, kMinusZero = 0x80008000u;
+  if constexpr (HasZeroPoints(kKind)) {
+    constexpr uint32_t kOne = 0x3f803f80u, kMinusZero = 0x80008000u;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    uint32_t biased;
-    asm("lop3.b32 %0, %1, 0x000f000f, 0x43004300, 0xea;" : "=r"(biased) : "r"(word >> (4 * i)));
-    a[i] = FmaPair(FmaPair(biased, kOne, rows.offset[i % 2]), rows.scale[i % 2], kMinusZero);
+    for (int i = 0; i < 4; ++i) {
+      uint32_t biased;
+      asm("lop3.b32 %0, %1, 0x000f000f, 0x43004300, 0xea;" : "=r"(biased) : "r"(word >> (4 * i)));
+      a[i] = FmaPair(FmaPair(biased, kOne, rows.offset[i % 2]), rows.scale[i % 2], kMinusZero);
+    }
+  } else {
+    const uint32_t shifted[4] = {word << 4, word, word >> 4, word >> 8};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      a[i] = FmaPair(shifted[i] & 0x00f000f0u, rows.scale[i % 2], rows.offset[i % 2]);
+    }
   }
 }
 
@@ -102,10 +118,10 @@ struct HalfUnit {
       const uint32_t blob = unit + m_tile / 4 * BlobBytes(kKind);
       const uint4 v = ptx::LoadShared16(blob + ((m_tile % 4 * 2 + half) * 32 + lane) * 16);
       constexpr int kLast = HalfScales<kKind>::kGroups - 1;
-      Dequantise(v.x, scales.group[0], a[0]);
-      Dequantise(v.y, scales.group[0], a[1]);
-      Dequantise(v.z, scales.group[kLast], a[2]);
-      Dequantise(v.w, scales.group[kLast], a[3]);
+      Dequantise<kKind>(v.x, scales.group[0], a[0]);
+      Dequantise<kKind>(v.y, scales.group[0], a[1]);
+      Dequantise<kKind>(v.z, scales.group[kLast], a[2]);
+      Dequantise<kKind>(v.w, scales.group[kLast], a[3]);
     }
   }
 };

@@ -45,11 +45,19 @@ struct Ring {
   static constexpr int kStageBytes = kUnitBytes + kSliceBytes;
   uint32_t base;
   int stages;
+  int release_lanes;
 
   __device__ uint32_t Unit(int stage) const { return base + stage * kStageBytes; }
   __device__ uint32_t Slice(int stage) const { return Unit(stage) + kUnitBytes; }
   __device__ uint32_t Full(int stage) const { return base + stages * kStageBytes + stage * 16; }
   __device__ uint32_t Empty(int stage) const { return Full(stage) + 8; }
+  __device__ void Init() const {
+    for (int stage = 0; stage < stages; ++stage) {
+      ptx::BarrierInit(Full(stage), 1);
+      ptx::BarrierInit(Empty(stage), V::kWarps * release_lanes);
+    }
+    ptx::FenceBarrierInit();
+  }
 };
 
 // Position in the ring: stage and the parity of its current phase.
@@ -72,15 +80,18 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring
   for (int step = 0; step < steps; ++step) {
     const int stage = cursor.stage;
     ptx::BarrierWait(ring.Full(stage), cursor.parity);
+    HalfScales<V::kKind> scales[V::kTiles];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       Half weights[V::kTiles];
 #pragma unroll
       for (int i = 0; i < V::kTiles; ++i) {
         const int m_tile = WarpTile<V::kTiles>(warp, i);
-        HalfScales<V::kKind> scales;
-        scales.Load(ring.Unit(stage), half, m_tile, lane);
-        weights[i].Load(ring.Unit(stage), half, m_tile, lane, scales);
+        // Groups of 128 columns: both halves have the same scales.
+        if (half == 0 || UnitGroups(V::kKind) > 1) {
+          scales[i].Load(ring.Unit(stage), half, m_tile, lane);
+        }
+        weights[i].Load(ring.Unit(stage), half, m_tile, lane, scales[i]);
         weights[i].Pin();
       }
       ptx::WgmmaFence();
@@ -95,13 +106,17 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring
       }
       ptx::WgmmaCommit();
       ptx::WgmmaWait<1>();  // the group before this one has ended: its A registers are free
-      if (half == 0) ptx::BarrierArriveIf(lane == 0 && held >= 0, ring.Empty(max(held, 0)));
+      if (half == 0) {
+        __syncwarp();
+        ptx::BarrierArriveIf(lane < ring.release_lanes && held >= 0, ring.Empty(max(held, 0)));
+      }
     }
     held = stage;
     cursor.Advance(ring.stages);
   }
   ptx::WgmmaWait<0>();
-  if (lane == 0) ptx::BarrierArrive(ring.Empty(held));
+  __syncwarp();
+  ptx::BarrierArriveIf(lane < ring.release_lanes && held >= 0, ring.Empty(max(held, 0)));
 }
 
 template <typename V>
@@ -112,7 +127,7 @@ __device__ inline void AccumulateMma(typename V::Accumulators& acc, const Ring<V
     MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
                                                ring.Slice(cursor.stage), warp, lane);
     __syncwarp();
-    if (lane == 0) ptx::BarrierArrive(ring.Empty(cursor.stage));
+    if (lane < ring.release_lanes) ptx::BarrierArrive(ring.Empty(cursor.stage));
     cursor.Advance(ring.stages);
   }
 }
@@ -188,6 +203,7 @@ __device__ void StoreTile(const DecodeGemmArgs& args, int first_row, int warp,
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int pass = 0; pass < V::kTiles * kPasses; ++pass) {
+    asm volatile("" ::: "memory");  // no load of a later pass before this one's end
     const int i = pass / kPasses, first_quad = pass % kPasses * kTogether;
     const int token = tokens.first_token + 8 * first_quad + lane % 4 * 2;
     const int row = first_row + WarpTile<V::kTiles>(warp, i) * 16 + lane / 4;

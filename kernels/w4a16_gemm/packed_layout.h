@@ -62,6 +62,13 @@ static_assert(UnitBytes(WeightKind::kInt4ZeroPoint) == 17'408 && 17'408 % 128 ==
 
 BEHEMOTH_HOST_DEVICE constexpr int RowTiles(int n) { return (n + kUnitRows - 1) / kUnitRows; }
 
+// Symmetric kinds keep scale * 2^129 (fragments.cuh says why), so a scale must be below 1/2:
+// weights up to 4. Larger ones become infinite; repack.h refuses them.
+inline constexpr float kScaleLimit = 0.5f;
+BEHEMOTH_HOST_DEVICE inline bf16 PackedScale(bf16 scale) {
+  return ToBf16(ToFloat(scale) * 0x1p100f * 0x1p29f);
+}
+
 // Size of a packed matrix. n >= 1; k a positive multiple of UnitColumns(kind).
 BEHEMOTH_HOST_DEVICE constexpr int64_t PackedBytes(WeightKind kind, int n, int k) {
   return int64_t{1} * RowTiles(n) * (k / UnitColumns(kind)) * UnitBytes(kind);

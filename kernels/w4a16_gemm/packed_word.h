@@ -27,7 +27,12 @@ BEHEMOTH_HOST_DEVICE inline uint32_t NibblePair(const Int4Source& source, int ro
 // Two bf16 of a scale word: (row, row + 8) of one group. Offsets are -(128 + zero), zero <= 16,
 // exact in bf16, whose step is 1 there.
 BEHEMOTH_HOST_DEVICE inline uint32_t ScaleBits(const Int4Source& source, int row, int group) {
-  return row < 0 ? 0u : source.scale[int64_t{row} * (source.k / source.group_columns) + group].bits;
+  if (row < 0) return 0u;
+  const bf16 scale = source.scale[int64_t{row} * (source.k / source.group_columns) + group];
+  if (source.zero_point != nullptr) return scale.bits;
+  const bf16 packed = PackedScale(scale);
+  if (source.too_large != nullptr && (packed.bits & 0x7f80u) == 0x7f80u) *source.too_large = 1;
+  return packed.bits;
 }
 BEHEMOTH_HOST_DEVICE inline uint32_t OffsetBits(const Int4Source& source, int row, int group) {
   const int64_t index = int64_t{row} * (source.k / source.group_columns) + group;

@@ -126,15 +126,9 @@ template <typename V>
 __global__ void __launch_bounds__(V::kThreads, 1)
     PrefillGemmKernel(const __grid_constant__ PrefillParameters p) {
   extern __shared__ __align__(128) uint8_t shared[];
-  const Ring<V> ring = {ptx::SharedAddress(shared), p.config.stages};
+  const Ring<V> ring = {ptx::SharedAddress(shared), p.config.stages, p.config.release_lanes};
   ptx::AllowSuccessor();
-  if (threadIdx.x == 0) {
-    for (int stage = 0; stage < p.config.stages; ++stage) {
-      ptx::BarrierInit(ring.Full(stage), 1);
-      ptx::BarrierInit(ring.Empty(stage), V::kWarps);
-    }
-    ptx::FenceBarrierInit();
-  }
+  if (threadIdx.x == 0) ring.Init();
   __syncthreads();
   if (__shfl_sync(~0u, threadIdx.x / 128, 0) == kPrefillWarps / 4) {
     ptx::LowerRegisters<V::kProducerRegisters>();

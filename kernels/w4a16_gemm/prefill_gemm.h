@@ -39,6 +39,7 @@ struct PrefillGemmConfig {
   StripeMap map = {};
   // kStripes: of 128 rows, and of those that are left.
   DecodeGemmConfig full_window = {}, last_window = {};
+  int release_lanes = 1;  // as in DecodeGemmConfig; kTiles
 };
 
 // nullopt: n or k out of range, or the device has no wgmma (it needs sm_90a).

@@ -16,7 +16,11 @@ KernelError RepackInt4(const Int4Source& source, void* packed) {
   }
   auto* words = static_cast<uint32_t*>(packed);
   const int64_t count = PackedBytes(KindOf(source), source.n, source.k) / 4;
-  for (int64_t i = 0; i < count; ++i) words[i] = PackedInt4Word(source, i);
+  uint32_t too_large = 0;
+  Int4Source checked = source;
+  if (checked.too_large == nullptr) checked.too_large = &too_large;
+  for (int64_t i = 0; i < count; ++i) words[i] = PackedInt4Word(checked, i);
+  if (too_large != 0) return {kInvalidArgument, "RepackInt4: a scale is 0.5 or more"};
   return {};
 }
 

@@ -21,6 +21,10 @@ struct Int4Source {
   int k = 0;                       // a multiple of 128
   bool interleave_halves = false;  // rows are [gate; up], see SourceRow()
   int group_columns = 128;         // 128, 64 or 32; larger groups: repeat the scales
+  // Without zero points a scale must be below kScaleLimit. Where the scales are (host or device):
+  // set to 1 if one is not, else left alone; null: RepackInt4 refuses them, LaunchRepackInt4 packs
+  // infinities.
+  uint32_t* too_large = nullptr;
 };
 
 struct Bf16Source {

@@ -84,12 +84,28 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
 
 namespace {
 
-// The window that holds the last 1..128 rows.
-std::optional<DecodeGemmConfig> WindowOf(int rows, const PrefillGemmShape& shape,
+// The rows of the window that holds the last 1..128 rows.
+int WindowRows(int rows) {
+  return rows <= 16 ? 16 : rows <= 64 ? PaddedRows(rows) : rows <= 96 ? 96 : 128;
+}
+
+// In steps of 128 rows; the beginning and end of each window's launch are worth 13 (20 us: its
+// first stage, and the last block's adding of up to five pieces).
+double StripesTime(int m, const StripeMap& map) {
+  constexpr double kEnds = 13;
+  const double steps = static_cast<double>(map.steps()) / map.blocks;
+  const int full_windows = (m - 1) / kPrefillTileTokens;
+  const int last = WindowRows(m - full_windows * kPrefillTileTokens);
+  const double last_time = last == 128 ? 1 : last == 96 ? 0.8 : last == 64 ? 0.7 : 0.55;
+  return (full_windows + last_time) * steps + (full_windows + 1) * kEnds;
+}
+
+std::optional<DecodeGemmConfig> WindowOf(int rows, int release_lanes, const PrefillGemmShape& shape,
                                          const DeviceLimits& limits) {
   DecodeGemmConfig choice;
+  choice.release_lanes = release_lanes;
   choice.family = GemmFamily::kWgmma;
-  choice.padded_rows = rows <= 16 ? 16 : rows <= 64 ? PaddedRows(rows) : rows <= 96 ? 96 : 128;
+  choice.padded_rows = WindowRows(rows);
   choice.stages = RingStages(choice, shape.weight, limits);
   return CompleteDecodeGemm(choice, {1, shape.n, shape.k, shape.weight}, limits);
 }
@@ -104,8 +120,8 @@ std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
   choice.padded_rows = static_cast<int>(TokenTiles(shape)) * kPrefillTileTokens;
   if (choice.walk == PrefillWalk::kStripes) {
     const int before = (shape.m - 1) / kPrefillTileTokens * kPrefillTileTokens;
-    const auto full = WindowOf(kPrefillTileTokens, shape, limits);
-    const auto last = WindowOf(shape.m - before, shape, limits);
+    const auto full = WindowOf(kPrefillTileTokens, choice.release_lanes, shape, limits);
+    const auto last = WindowOf(shape.m - before, choice.release_lanes, shape, limits);
     if (!full || !last) return std::nullopt;
     choice.full_window = *full, choice.last_window = *last;
     return choice;
@@ -126,14 +142,20 @@ std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
 std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
                                                    const DeviceLimits& limits) {
   if (!IsLegal(shape, limits)) return std::nullopt;
-  // All blocks wait for the last wave. A wave of half tiles takes 0.63 of one of whole tiles, as it
-  // reads the activations twice as often (128 and 256 tokens on an H200).
+  // The time of each walk in that of one step of 256 weight rows x 128 tokens (1.6 us on an H100),
+  // of the slowest block. A wave of half tiles takes 0.63 of one of whole tiles, as it reads the
+  // activations twice as often.
   const int64_t whole_tiles = TokenTiles(shape) * RowTiles(shape.n);
-  const auto waves = [&](int64_t tiles) { return (tiles + limits.sm_count - 1) / limits.sm_count; };
-  const bool half = 100 * waves(whole_tiles) > 63 * waves(2 * whole_tiles);
+  const auto waves = [&](int64_t tiles) {
+    return static_cast<double>((tiles + limits.sm_count - 1) / limits.sm_count);
+  };
+  const StripeMap map = MapOf(shape.n, shape.k, shape.weight, limits);
+  const double whole = waves(whole_tiles) * map.steps_per_tile;
+  const double half = 0.63 * waves(2 * whole_tiles) * map.steps_per_tile;
   PrefillGemmConfig choice;
-  choice.walk = shape.m <= kPrefillTileTokens ? PrefillWalk::kStripes : PrefillWalk::kTiles;
-  choice.tile_rows = half ? kUnitRows / 2 : kUnitRows;
+  choice.tile_rows = half < whole ? kUnitRows / 2 : kUnitRows;
+  const bool stripes = StripesTime(shape.m, map) < std::min(whole, half);
+  choice.walk = stripes ? PrefillWalk::kStripes : PrefillWalk::kTiles;
   return CompletePrefillGemm(choice, shape, limits);
 }
 

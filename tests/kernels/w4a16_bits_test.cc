@@ -24,6 +24,7 @@ struct BitsCase {
   WeightKind kind;
   int n, k;
   GemmEpilogue epilogue = GemmEpilogue::kStore;
+  int release_lanes = 1;
 };
 
 constexpr bf16 kNan = {0x7fc0};
@@ -40,7 +41,7 @@ class RowBits : public testing::TestWithParam<BitsCase> {
     }
     limits_ = LimitsOfDevice();
     if (!limits_.has_wgmma()) GTEST_SKIP() << "the prefill GEMM needs sm_90a";
-    const auto [kind, n, k, epilogue] = GetParam();
+    const auto [kind, n, k, epilogue, release_lanes] = GetParam();
     ASSERT_EQ(cudaMalloc(&packed_, static_cast<size_t>(PackedBytes(kind, n, k))), cudaSuccess);
     if (kind == WeightKind::kBf16) {
       PackBf16();
@@ -54,7 +55,7 @@ class RowBits : public testing::TestWithParam<BitsCase> {
   void TearDown() override { cudaFree(packed_); }
 
   void PackInt4() {
-    const auto [kind, n, k, epilogue] = GetParam();
+    const auto [kind, n, k, epilogue, release_lanes] = GetParam();
     const size_t groups = static_cast<size_t>(n) * static_cast<size_t>(k / GroupColumns(kind));
     const DeviceArray<uint32_t> words(std::vector<uint32_t>(static_cast<size_t>(n) * k / 8));
     const DeviceArray<bf16> scale{std::vector<bf16>(groups)};
@@ -77,7 +78,7 @@ class RowBits : public testing::TestWithParam<BitsCase> {
   }
 
   void PackBf16() {
-    const auto [kind, n, k, epilogue] = GetParam();
+    const auto [kind, n, k, epilogue, release_lanes] = GetParam();
     const float scale = 1.0f / std::sqrt(static_cast<float>(k));
     const DeviceArray<bf16> weight(Values(9).Bf16(static_cast<size_t>(n) * k, scale));
     ASSERT_TRUE(LaunchRepackBf16({weight.get(), n, k, false}, packed_, {}).ok());
@@ -85,9 +86,10 @@ class RowBits : public testing::TestWithParam<BitsCase> {
   }
 
   std::vector<bf16> Decode(int m, GemmFamily family) {
-    const auto [kind, n, k, epilogue] = GetParam();
+    const auto [kind, n, k, epilogue, release_lanes] = GetParam();
     DecodeGemmConfig choice;
     choice.family = family, choice.padded_rows = PaddedRows(m), choice.stages = 3;
+    choice.release_lanes = GetParam().release_lanes;
     const auto config = CompleteDecodeGemm(choice, {m, n, k, kind}, limits_);
     EXPECT_TRUE(config.has_value());
     const DeviceArray<uint32_t> counters(std::vector<uint32_t>(CountersBytes(*config) / 4));
@@ -97,8 +99,9 @@ class RowBits : public testing::TestWithParam<BitsCase> {
     });
   }
 
-  std::vector<bf16> Prefill(int m, const PrefillGemmConfig& choice) {
-    const auto [kind, n, k, epilogue] = GetParam();
+  std::vector<bf16> Prefill(int m, PrefillGemmConfig choice) {
+    const auto [kind, n, k, epilogue, release_lanes] = GetParam();
+    choice.release_lanes = GetParam().release_lanes;
     const auto config = CompletePrefillGemm(choice, {m, n, k, kind}, limits_);
     EXPECT_TRUE(config.has_value());
     const DeviceArray<uint32_t> counters(std::vector<uint32_t>(CountersBytes(*config) / 4));
@@ -111,7 +114,7 @@ class RowBits : public testing::TestWithParam<BitsCase> {
   // Row r of a batch is sample row r % 64; pad rows and partial sums are NaN.
   template <typename LaunchOne>
   std::vector<bf16> Out(int m, int padded_rows, size_t partials_bytes, LaunchOne launch) {
-    const auto [kind, n, k, epilogue] = GetParam();
+    const auto [kind, n, k, epilogue, release_lanes] = GetParam();
     std::vector<bf16> act(static_cast<size_t>(k) * static_cast<size_t>(padded_rows), kNan), addend;
     for (int row = 0; row < m; ++row) {
       const size_t sample = static_cast<size_t>(row % kMaxDecodeRows);
@@ -171,10 +174,11 @@ TEST_P(RowBits, AreTheSameInEveryKernelAndForEveryNumberOfRows) {
 }
 
 // The first is for the sanitizers: small, but four steps a block, so that its ring of three is
-// refilled.
+// refilled, and released in the form that racecheck understands.
 INSTANTIATE_TEST_SUITE_P(
     Shapes, RowBits,
-    testing::Values(BitsCase{WeightKind::kInt4, 2000, 8448}, BitsCase{WeightKind::kInt4, 300, 256},
+    testing::Values(BitsCase{WeightKind::kInt4, 2000, 8448, GemmEpilogue::kStore, 32},
+                    BitsCase{WeightKind::kInt4, 300, 256},
                     BitsCase{WeightKind::kInt4, 3000, 12288, GemmEpilogue::kAddResidual},
                     BitsCase{WeightKind::kInt4, 12288, 12288},
                     BitsCase{WeightKind::kInt4, 14336, 4096, GemmEpilogue::kSiluMul},

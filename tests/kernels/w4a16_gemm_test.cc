@@ -64,7 +64,7 @@ class DecodeGemmTest : public testing::TestWithParam<Case> {
     weight_.resize(size_t(c.n) * c.k / 8);
     for (uint32_t& word : weight_) word = random();
     scale_.resize(size_t(c.n) * c.k / c.group_columns);
-    for (bf16& s : scale_) s = ToBf16(0.01f * (1 + random() % 64));
+    for (bf16& s : scale_) s = ToBf16(0.0077f * (1 + random() % 64));
     zero_.resize(scale_.size());
     for (uint8_t& z : zero_) z = random() % 17;
     act_.resize(size_t{64} * c.k);

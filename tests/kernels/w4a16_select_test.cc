@@ -98,13 +98,33 @@ TEST(StripeMapTest, StripesCoverEveryStepOnceAndOwnersAgree) {
 
 TEST(RepackTest, PaddingRowsHaveZeroWeights) {
   const std::vector<uint32_t> weight(16, 0xffffffffu);
-  const std::vector<bf16> scale(1, ToBf16(1.0f));
+  const std::vector<bf16> scale(1, ToBf16(0.25f));
   std::vector<uint32_t> packed(PackedBytes(WeightKind::kInt4, 1, 128) / 4);
   const Int4Source source = {weight.data(), scale.data(), nullptr, 1, 128, false};
   ASSERT_TRUE(RepackInt4(source, packed.data()).ok());
   EXPECT_EQ(packed[0] & 0xf0u, 0x80u);  // row 8 is padding: nibble 8 is zero
   EXPECT_EQ(packed[0] & 0xfu, 0xfu);    // row 0
-  EXPECT_EQ(packed[1024], 0x3f80u);     // scales (1, 0) of rows 0 and 8
+  EXPECT_EQ(packed[1024], 0x7f00u);     // scales of rows 0 and 8: (2^-2 * 2^129, 0)
+}
+
+TEST(RepackTest, RefusesScalesThatHaveNoPackedForm) {
+  const std::vector<uint32_t> weight(16, 0);
+  std::vector<uint32_t> packed(PackedBytes(WeightKind::kInt4, 1, 128) / 4);
+  std::vector<bf16> scale(1, ToBf16(kScaleLimit));
+  Int4Source source = {weight.data(), scale.data(), nullptr, 1, 128, false};
+  EXPECT_FALSE(RepackInt4(source, packed.data()).ok());
+  uint32_t too_large = 0;
+  source.too_large = &too_large;
+  EXPECT_TRUE(RepackInt4(source, packed.data()).ok());
+  EXPECT_EQ(too_large, 1u);
+  scale[0].bits -= 1;  // the largest that fits, and a subnormal
+  too_large = 0;
+  EXPECT_TRUE(RepackInt4(source, packed.data()).ok());
+  EXPECT_EQ(packed[1024], 0x7f7fu);
+  scale[0].bits = 1;
+  EXPECT_TRUE(RepackInt4(source, packed.data()).ok());
+  EXPECT_EQ(packed[1024], 0x3d80u);  // 2^-133 * 2^129
+  EXPECT_EQ(too_large, 0u);
 }
 
 TEST(RepackTest, AZeroPointOfSixteenIsKept) {
