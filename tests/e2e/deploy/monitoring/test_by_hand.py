@@ -44,6 +44,32 @@ def test_grpcurl_example(ports, example, expected):
     assert expected in result.stdout
 
 
+def script(name, *arguments):
+    """A script of `helm test`, by a Python without any package."""
+    return subprocess.run([sys.executable, "-I", ROOT / "deploy/helm/behemoth/files" / name,
+                           *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_scripts_of_helm_test_see_a_working_release_and_a_broken_one(tmp_path):
+    cluster = Cluster()
+    try:
+        addresses = [f"http://127.0.0.1:{one.metrics}"
+                     for one in (cluster.gateway, cluster.tokenizer, cluster.workers[0])]
+        metrics = script("metrics_call.py", *addresses)
+        assert metrics.returncode == 0, metrics.stderr
+        for name in ("gateway", "tokenizer", "worker"):
+            assert f"behemoth-{name}, " in metrics.stdout
+        key = tmp_path / "key"
+        key.write_text("any\n")
+        card = script("card_call.py", f"http://127.0.0.1:{cluster.port}", "--api-key-file", key)
+        assert card.returncode == 0 and "</think>" in card.stdout, card.stderr
+        cluster.workers[0].kill()
+        assert script("card_call.py", f"http://127.0.0.1:{cluster.port}").returncode == 1
+        assert script("metrics_call.py", *addresses).returncode != 0
+    finally:
+        cluster.end()
+
+
 def worker(*arguments):
     return subprocess.run([BUILD / "bin/behemoth-worker", *map(str, arguments)], capture_output=True,
                           text=True, timeout=60, cwd=ROOT)
