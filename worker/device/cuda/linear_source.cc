@@ -1,5 +1,7 @@
 #include "worker/device/cuda/linear_source.h"
 
+#include <absl/strings/str_cat.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -52,6 +54,21 @@ void DenseRow(const LinearWeights& part, int32_t o, bf16* row) {
     row[int4.permutation.empty() ? c : int4.permutation[static_cast<size_t>(c)]] =
         kernels::ToBf16(value);
   }
+}
+
+// Symmetric scales have no packed form from kScaleLimit on (packed_layout.h): weights past +-4,
+// which no trained projection has. Refused, because the kernels would read infinities.
+absl::Status CheckScales(const DenseMatrix& scales) {
+  const auto* bits = reinterpret_cast<const uint16_t*>(scales.bytes.data());
+  uint16_t largest = 0;
+  for (size_t i = 0; i < scales.bytes.size() / 2; ++i) {
+    largest = std::max<uint16_t>(largest, bits[i] & 0x7fff);
+  }
+  const float value = kernels::ToFloat({largest});
+  if (value < kernels::kScaleLimit) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "an int4 scale is ", value, "; without zero points the GPU kernels take scales below ",
+      kernels::kScaleLimit));
 }
 
 // Each element `repeats` times; once = the bytes themselves.
@@ -174,6 +191,9 @@ absl::StatusOr<UploadTicket> LinearSource::UploadInt4(const std::vector<LinearWe
     last = upload.Start(nibbles_ + first_row * (k_ / 8), int4.nibbles.bytes());
     if (!last.ok()) return last;
     const DenseMatrix scales = AsBfloat16(int4.scales);
+    if (zeros_ == nullptr) {
+      if (absl::Status fit = CheckScales(scales); !fit.ok()) return fit;
+    }
     last = upload.Start(scales_ + at, Repeated<uint16_t>(scales.bytes, repeats));
     if (!last.ok()) return last;
     if (zeros_ != nullptr) {
