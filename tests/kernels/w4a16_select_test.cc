@@ -43,19 +43,39 @@ TEST(SelectDecodeGemmTest, RefusesWhatNoKernelCanDo) {
 
 TEST(SelectPrefillGemmTest, TilesAreHalvedWhereThatShortensTheLastWave) {
   struct Row {
-    int m, n, tile_rows, padded_rows;
+    int m, n, tile_rows;
   };
-  for (const Row& row : {Row{129, 14336, 256, 256},    // 112 tiles, 1 wave; 224, 2 waves
-                         Row{256, 57344, 256, 256},    // 448 tiles, 4 waves; 896, 7 waves
-                         Row{512, 12288, 128, 512},    // 192, 2 waves; 384, 3 waves
-                         Row{2048, 14336, 256, 2048},  // 896, 7 waves; 1792, 14 waves
-                         Row{129, 57344, 256, 256}}) {
+  for (const Row& row : {Row{512, 12288, 128},      // 192 tiles, 2 waves; 384, 3 waves
+                         Row{1024, 57344, 256},     // 1792, 14 waves; 3584, 28 waves
+                         Row{2048, 14336, 256}}) {  // 896, 7 waves; 1792, 14 waves
     const auto config = SelectPrefillGemm({row.m, row.n, 12288, WeightKind::kInt4}, kH100);
     ASSERT_TRUE(config.has_value());
+    EXPECT_EQ(config->walk, PrefillWalk::kTiles);
     EXPECT_EQ(config->tile_rows, row.tile_rows) << row.m << " x " << row.n;
-    EXPECT_EQ(config->padded_rows, row.padded_rows);
-    EXPECT_EQ(config->tiles, row.padded_rows / 128 * (row.n / row.tile_rows));
+    EXPECT_EQ(config->padded_rows, row.m);
+    EXPECT_EQ(config->tiles, row.m / 128 * (row.n / row.tile_rows));
     EXPECT_LE(config->shared_bytes, 232'448u);
+  }
+}
+
+// The activations' padding follows from the rows alone: one buffer serves every matrix of a layer.
+TEST(SelectPrefillGemmTest, FewRowsWalkTheStripesInWindowsThatHoldThem) {
+  struct Row {
+    int m, last_window, padded_rows;
+  };
+  for (const Row& row : {Row{1, 16, 128}, Row{65, 96, 128}, Row{96, 96, 128}, Row{97, 128, 128},
+                         Row{128, 128, 128}, Row{160, 32, 256}, Row{384, 128, 384}}) {
+    const auto config = SelectPrefillGemm({row.m, 57344, 12288, WeightKind::kInt4}, kH100);
+    ASSERT_TRUE(config.has_value());
+    EXPECT_EQ(config->walk, PrefillWalk::kStripes) << row.m;
+    EXPECT_EQ(config->full_window.padded_rows, 128);
+    EXPECT_EQ(config->last_window.padded_rows, row.last_window) << row.m;
+    EXPECT_EQ(config->padded_rows, row.padded_rows);
+    EXPECT_LE(config->full_window.shared_bytes, 232'448u);
+    for (const int n : {100, 12288}) {
+      EXPECT_EQ(SelectPrefillGemm({row.m, n, 12288, WeightKind::kInt4}, kH100)->padded_rows,
+                row.padded_rows);
+    }
   }
 }
 
@@ -68,7 +88,12 @@ TEST(SelectPrefillGemmTest, ATilesSumIsCutWhereTheDecodeGemmCutsItForAnyNumberOf
       EXPECT_EQ(prefill->map.tiles, decode->map.tiles);
       EXPECT_EQ(prefill->map.steps_per_tile, decode->map.steps_per_tile);
       EXPECT_EQ(prefill->map.blocks, decode->map.blocks);
-      EXPECT_GE(PartialsBytes(*prefill), size_t{4} * prefill->blocks * prefill->tile_rows * 128);
+      EXPECT_GE(PartialsBytes(*prefill), PartialsBytes(*decode));
+      if (prefill->walk == PrefillWalk::kStripes) {
+        EXPECT_GE(PartialsBytes(*prefill), PartialsBytes(prefill->full_window));
+      } else {
+        EXPECT_GE(PartialsBytes(*prefill), size_t{4} * prefill->blocks * prefill->tile_rows * 128);
+      }
     }
   }
 }
