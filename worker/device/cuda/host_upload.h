@@ -55,10 +55,11 @@ class UploadBuffers {
   virtual absl::Status Await(size_t index) = 0;
 };
 
-// 8 readers reach 20 GB/s from the page cache of a 16-core host; 4 MiB is 2 ms of one reader and
-// 80 us of PCIe, so that neither the last piece of an upload nor the call per piece costs much.
+// One reader brings 5 GB/s out of the page cache (upload_bench, 16 cores, an H100): 12 of them fill
+// PCIe's 55 GB/s, 8 come to 40. 4 MiB is 0.8 ms of a reader and 80 us of PCIe, so that neither the
+// last piece of an upload nor the call per piece costs much; 16 MiB no longer fits the caches.
 struct PinnedBufferShape {
-  size_t count = 16;  // two for each reader
+  size_t count = 24;  // two for each reader
   size_t bytes = size_t{4} << 20;
 };
 
