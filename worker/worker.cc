@@ -254,6 +254,7 @@ SchedulerConfig Worker::ScheduleFor(const RunnerLimits& limits) const {
           .max_sequences = limits.max_sequences,
           .max_step_tokens = limits.max_step_tokens,
           .pipeline_depth = limits.pipeline_depth,
+          .token_multiple = limits.token_multiple,
           .prefix_caching = config_.enable_prefix_caching,
           .itl_target = absl::Milliseconds(config_.itl_target_ms),
           .cache_secret = DrawSecret()};

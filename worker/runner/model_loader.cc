@@ -38,6 +38,7 @@ RunnerLimits LimitsOf(const ModelConfig& config, const LoadOptions& options, con
                                ? options.max_step_tokens
                                : std::max(device.default_step_tokens(), options.max_sequences);
   limits.pipeline_depth = device.pipeline_depth();
+  limits.token_multiple = device.token_multiple();
   return limits;
 }
 

@@ -21,6 +21,8 @@ struct RunnerLimits {
   int32_t max_sequences = 0;  // slots, and rows that sample
   int32_t max_step_tokens = 0;
   int32_t pipeline_depth = 1;
+  // A small step costs what the next multiple of so many tokens would.
+  int32_t token_multiple = 1;
 };
 
 class ModelRunner {

@@ -38,6 +38,7 @@ struct SchedulerConfig {
   int32_t max_sequences = 0;    // slots
   int32_t max_step_tokens = 0;  // >= max_sequences
   int32_t pipeline_depth = 1;   // 1 or 2
+  int32_t token_multiple = 1;   // the runner's: prefill beside decodes fills whole multiples
   bool prefix_caching = true;
   absl::Duration itl_target = absl::ZeroDuration();  // zero = off
   absl::Duration progress_interval = absl::Seconds(2);
@@ -137,6 +138,7 @@ class Scheduler {
   Sequence* Victim();
   void Preempt(Sequence& victim);
   void PlanDecodes(int32_t* budget);
+  int32_t ChunkBesideDecodes() const;
   void PlanPrefills(int32_t budget, absl::Time now);
   bool Admit(Sequence& sequence, absl::Time now);
   bool TakeBlocks(Sequence& sequence);

@@ -169,9 +169,17 @@ void Scheduler::PlanDecodes(int32_t* budget) {
 // ---- Prefills: chunks of running ones and new ones, the most entitled first
 // ----------------------
 
+// What the target allows, less what would begin another multiple and leave it part empty.
+int32_t Scheduler::ChunkBesideDecodes() const {
+  const int32_t fitting = chunk_size_.tokens();
+  const int32_t decodes = static_cast<int32_t>(planning_->plan.token_ids.size());
+  const int32_t whole = (decodes + fitting) / config_.token_multiple * config_.token_multiple;
+  return whole - decodes >= ChunkSize::kSmallest ? whole - decodes : fitting;
+}
+
 void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
   const bool decoding = !planning_->plan.rows.empty();
-  int32_t left = decoding ? std::min(budget, chunk_size_.tokens()) : budget;
+  int32_t left = decoding ? std::min(budget, ChunkBesideDecodes()) : budget;
   const auto virtual_time = [](const Sequence* sequence) {
     return sequence->request->share->virtual_time;
   };

@@ -117,7 +117,8 @@ class ServingBench {
                                                        .max_sequences = limits.max_sequences,
                                                        .max_step_tokens = limits.max_step_tokens,
                                                        .pipeline_depth = limits.pipeline_depth,
-                                                       .itl_target = absl::Milliseconds(45)},
+                                                       .token_multiple = limits.token_multiple,
+                                                       .itl_target = absl::Milliseconds(46)},
                                        MailboxLimits{}, runner, &observer_, EngineHooks{});
     engine_->Start();
   }

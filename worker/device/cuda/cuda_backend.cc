@@ -119,7 +119,8 @@ absl::Status CudaBackend::TakeStaging() {
   slots_.emplace(limits.max_sequences, limits.vocabulary_size, work_.slots, host_slots);
   for (const StepArrays& arrays : host_inputs_) {
     inputs_.emplace_back(limits, arrays);
-    Marks& marks = marks_.emplace_back();
+  }
+  for (Marks& marks : marks_) {
     for (CUevent_st** mark : {&marks.began, &marks.ended, &marks.done}) {
       absl::Status made = FromCuda(cudaEventCreate(mark), "cudaEventCreate");
       if (!made.ok()) return made;
@@ -239,31 +240,35 @@ absl::Status CudaBackend::RunStep(const StepPlan& plan,
   }
   status_ = FromCuda(cudaSetDevice(ordinal_), "cudaSetDevice");
   const size_t staging = std::exchange(next_staging_, (next_staging_ + 1) % kPipelineDepth);
-  Flight flight{.staging = staging, .follows = !flights_.empty()};
-  status_.Update(Enqueue(plan, staging, &flight.receipt, forward));
+  Flight flight{.staging = staging,
+                .marks = std::exchange(next_marks_, (next_marks_ + 1) % kMarkSets),
+                .follows = !flights_.empty()};
+  status_.Update(Enqueue(plan, &flight, forward));
   flights_.push_back(std::move(flight));
   return status_;
 }
 
-absl::Status CudaBackend::Enqueue(const StepPlan& plan, size_t staging, StepReceipt* receipt,
+absl::Status CudaBackend::Enqueue(const StepPlan& plan, Flight* flight,
                                   absl::FunctionRef<void(int32_t tokens)> forward) {
+  const size_t staging = flight->staging;
+  const Marks& marks = marks_[flight->marks];
   absl::Status status = slots_->Bind(plan.bindings, staging, stream_);
-  step_ = inputs_[staging].Load(plan, slots_->tops(), receipt);
+  step_ = inputs_[staging].Load(plan, slots_->tops(), &flight->receipt);
   status.Update(UploadInputs(staging));
   if (!status.ok()) return status;
   launches_ = 0;
   CopyBlocks();
   launches_ = 0;  // the first kernel of the pass waits for the copies to end
-  status_.Update(Record(marks_[staging].began));
+  status_.Update(Record(marks.began));
   if (step_.recordable) {
     status_.Update(graphs_.Run(step_.tokens, stream_, [&] { forward(step_.tokens); }));
   } else if (step_.tokens > 0) {
     forward(step_.tokens);
   }
-  status_.Update(Record(marks_[staging].ended));
+  status_.Update(Record(marks.ended));
   if (!status_.ok()) return status_;
   status = ReadBack(work_.results, host_results_[staging], step_, stream_);
-  status.Update(Record(marks_[staging].done));
+  status.Update(Record(marks.done));
   return status;
 }
 
@@ -271,15 +276,14 @@ absl::Status CudaBackend::Record(CUevent_st* mark) {
   return FromCuda(cudaEventRecord(mark, stream_), "cudaEventRecord");
 }
 
-// The marks of the step before are still its own: they are recorded anew two steps later.
 DeviceTimes CudaBackend::TimesOf(const Flight& flight) const {
   const auto between = [](CUevent_st* from, CUevent_st* to) {
     float ms = 0;
     return cudaEventElapsedTime(&ms, from, to) == cudaSuccess ? absl::Milliseconds(ms)
                                                               : absl::ZeroDuration();
   };
-  const Marks& marks = marks_[flight.staging];
-  const Marks& before = marks_[(flight.staging + kPipelineDepth - 1) % kPipelineDepth];
+  const Marks& marks = marks_[flight.marks];
+  const Marks& before = marks_[(flight.marks + kMarkSets - 1) % kMarkSets];
   return {.busy = between(marks.began, marks.ended),
           .idle = flight.follows ? between(before.ended, marks.began) : absl::ZeroDuration()};
 }
@@ -314,7 +318,7 @@ absl::StatusOr<StepResult> CudaBackend::Collect() {
   if (flights_.empty()) return absl::FailedPreconditionError("no step was submitted");
   const Flight flight = std::move(flights_.front());
   flights_.pop_front();
-  status_.Update(FromCuda(cudaEventSynchronize(marks_[flight.staging].done), "a step on the GPU"));
+  status_.Update(FromCuda(cudaEventSynchronize(marks_[flight.marks].done), "a step on the GPU"));
   if (!status_.ok()) return status_;
   StepResult result = ResultOf(flight.receipt, host_results_[flight.staging]);
   result.device = TimesOf(flight);

@@ -6,6 +6,7 @@
 // staging in pinned memory exists twice.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -21,6 +22,9 @@ struct CUevent_st;
 namespace behemoth::worker::cuda {
 
 inline constexpr int32_t kPipelineDepth = 2;
+// One more than steps on their way: what a step is timed against is the end of the one before it,
+// while the next one's marks are being set.
+inline constexpr size_t kMarkSets = kPipelineDepth + 1;
 
 class CudaBackend : public Backend {
  public:
@@ -65,6 +69,7 @@ class CudaBackend : public Backend {
   struct Flight {
     StepReceipt receipt;
     size_t staging = 0;
+    size_t marks = 0;
     bool follows = false;  // another step was on its way when this one was enqueued
   };
   // Marks in the stream: before a step's first kernel, behind its last, behind its read-back.
@@ -81,7 +86,7 @@ class CudaBackend : public Backend {
   absl::StatusOr<void*> LoadingScratch(size_t bytes);
   absl::Status PackPending() { return linears_->PackPending(*upload_, stream_); }
 
-  absl::Status Enqueue(const StepPlan& plan, size_t staging, StepReceipt* receipt,
+  absl::Status Enqueue(const StepPlan& plan, Flight* flight,
                        absl::FunctionRef<void(int32_t tokens)> forward);
   absl::Status UploadInputs(size_t staging);
   absl::Status Record(CUevent_st* mark);
@@ -104,7 +109,7 @@ class CudaBackend : public Backend {
   const kernels::PrefillAttentionConfig prefill_attention_;
 
   CUstream_st* stream_ = nullptr;
-  std::vector<Marks> marks_;  // by staging
+  std::array<Marks, kMarkSets> marks_;
   Memory weight_memory_, work_memory_, kv_memory_, staging_memory_, loading_memory_;
   std::deque<Memory> activations_;
   std::unique_ptr<HostUpload> upload_;  // until FinishWeights
@@ -124,7 +129,7 @@ class CudaBackend : public Backend {
 
   StepShape step_;
   int32_t launches_ = 0;
-  size_t next_staging_ = 0;
+  size_t next_staging_ = 0, next_marks_ = 0;
   std::deque<Flight> flights_;
   absl::Status status_;
 };

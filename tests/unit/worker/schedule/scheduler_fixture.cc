@@ -15,6 +15,7 @@ SchedulerConfig ConfigOf(const SchedulerFixture::Options& options) {
           .max_sequences = options.max_sequences,
           .max_step_tokens = options.max_step_tokens,
           .pipeline_depth = options.pipeline_depth,
+          .token_multiple = options.token_multiple,
           .prefix_caching = options.prefix_caching,
           .itl_target = options.itl_target,
           .progress_interval = options.progress_interval,

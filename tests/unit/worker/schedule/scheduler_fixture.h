@@ -52,6 +52,7 @@ class SchedulerFixture {
     int32_t max_sequences = 8;
     int32_t max_step_tokens = 64;
     int32_t pipeline_depth = 1;
+    int32_t token_multiple = 1;
     bool prefix_caching = true;
     absl::Duration itl_target = absl::ZeroDuration();
     absl::Duration progress_interval = absl::InfiniteDuration();

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "tests/unit/worker/schedule/scheduler_fixture.h"
 
 namespace behemoth::worker {
@@ -48,6 +50,21 @@ TEST(SchedulerTest, ALongPromptComesInChunksOfTheBudget) {
   EXPECT_THAT(chunks, ElementsAre(8, 8, 4, 1));
   EXPECT_EQ(f.TokensOf(id), f.TokensWhenAlone(id));
   EXPECT_EQ(f.breach(), "");
+}
+
+// The chunk is cut so that decodes and chunk fill whole multiples, unless that left less than the
+// smallest chunk.
+TEST(SchedulerTest, AChunkBesideDecodesFillsWholeMultiplesOfTokens) {
+  for (const auto& [multiple, chunk] :
+       {std::pair(1, 598), std::pair(32, 574), std::pair(128, 510), std::pair(700, 598)}) {
+    SchedulerFixture f({.blocks = 512, .max_step_tokens = 600, .token_multiple = multiple});
+    f.Submit({.prompt_tokens = 2, .max_new_tokens = 9});
+    f.Submit({.prompt_tokens = 2, .max_new_tokens = 9});
+    f.Step();
+    f.Submit({.prompt_tokens = 700, .max_new_tokens = 1});
+    f.Step();
+    EXPECT_THAT(RowTokens(f.last_plan()), ElementsAre(1, 1, chunk)) << multiple;
+  }
 }
 
 TEST(SchedulerTest, DecodesComeFirstAndPrefillsShareWhatIsLeft) {
