@@ -68,8 +68,9 @@ struct PagedAttentionArgs {
   void* workspace = nullptr;
 };
 
-// Decode. The KV of a row is cut into chunks of 256 * 2^n tokens, the smallest that give at most
-// `chunks_per_row`; a chunk of one KV head is the unit of work.
+// Decode. A row of up to 512 tokens is one chunk; a longer one is cut into chunks of 256 * 2^n
+// tokens, the smallest that give at most `chunks_per_row`. A chunk of one KV head is the unit of
+// work.
 struct DecodeAttentionConfig {
   int chunks_per_row = 0;
   int stages = 0;  // ring of KV tiles in shared memory
@@ -87,6 +88,8 @@ struct PrefillAttentionConfig {
 };
 
 inline constexpr int kMinChunkTokens = 256;
+// Folding two chunks costs 3.4 us, streaming 256 tokens more in the same block 1 us.
+inline constexpr int kOneChunkTokens = 512;
 inline constexpr int kDecodeCounterBytes = 16;  // before the partial sums of a (row, head tile)
 inline constexpr int kHeadsPerTile = 16;  // query heads of one KV head that share an MMA's rows
 
@@ -117,6 +120,7 @@ void PagedAttention(const PagedAttentionArgs& args);
 }
 
 BEHEMOTH_HOST_DEVICE constexpr int DecodeChunkTokens(int kv_len, int chunks_per_row) {
+  if (kv_len <= kOneChunkTokens) return kOneChunkTokens;
   int tokens = kMinChunkTokens;
   while (tokens < (kv_len + chunks_per_row - 1) / chunks_per_row) tokens *= 2;
   return tokens;

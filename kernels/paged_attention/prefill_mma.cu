@@ -247,12 +247,12 @@ struct PrefillBlock {
         const size_t token = chunk.q_begin + packed / group;
         const int first = (blockIdx.y * group + packed % group) * kHeadDim + 2 * (lane & 3);
         const float factor = Visible(packed) == 0 ? 0.0f : v_scale / sum;
+        uint32_t pairs[2 * kDimSteps];
 #pragma unroll
         for (int i = 0; i < 2 * kDimSteps; ++i) {
-          const uint32_t pair =
-              PackBf16(o[half][i][2 * h] * factor, o[half][i][2 * h + 1] * factor);
-          StorePair(args, token, first + 8 * i, pair);
+          pairs[i] = PackBf16(o[half][i][2 * h] * factor, o[half][i][2 * h + 1] * factor);
         }
+        StorePairs(args, token, first, pairs);
       }
     }
   }

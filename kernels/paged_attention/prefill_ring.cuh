@@ -102,36 +102,80 @@ __device__ inline bool FindPiece(const PagedAttentionArgs& args, int round, Pref
   return true;
 }
 
-inline constexpr int kConvertBarrier = 3;
+// The block's pieces, one block of keys after the other.
+struct PieceWalk {
+  PrefillPiece piece;
+  int round = 0, block = 0;
+  bool exists;
 
-// The `at`-th of the 2 n entries K0, K1, V0, K2, V1, ..., K(n-1), V(n-2), V(n-1).
-struct RingEntry {
-  bool is_value;
-  int block;
-  __device__ RingEntry(int at, int blocks) {
-    const bool is_last = at == 2 * blocks - 1;
-    is_value = is_last || (at > 0 && at % 2 == 0);
-    block = is_last ? blocks - 1 : is_value ? at / 2 - 1 : (at + 1) / 2;
+  __device__ explicit PieceWalk(const PagedAttentionArgs& args) {
+    exists = FindPiece(args, 0, &piece);
+  }
+  __device__ bool is_last() const { return block + 1 == piece.blocks; }
+  __device__ void Advance(const PagedAttentionArgs& args) {
+    if (++block < piece.blocks) return;
+    block = 0;
+    exists = FindPiece(args, ++round, &piece);
   }
 };
 
-// One warp: the 64 packed rows of one warpgroup.
+// What the ring holds, in the order in which the consumers use it: the keys of two blocks, then by
+// turns values and keys, across the borders of pieces: K0, K1, V0, K2, V1, ...
+struct RingEntry {
+  PrefillPiece piece;
+  int block;
+  bool is_value;
+};
+class RingWalk {
+ public:
+  __device__ explicit RingWalk(const PagedAttentionArgs& args) : keys_(args), values_(keys_) {}
+
+  __device__ bool Next(const PagedAttentionArgs& args, RingEntry* entry) {
+    if (keys_.exists && ahead_ < 2) {
+      *entry = {keys_.piece, keys_.block, false};
+      keys_.Advance(args);
+      ++ahead_;
+      return true;
+    }
+    if (ahead_ == 0) return false;
+    *entry = {values_.piece, values_.block, true};
+    values_.Advance(args);
+    --ahead_;
+    return true;
+  }
+
+ private:
+  PieceWalk keys_, values_;
+  int ahead_ = 0;  // blocks of keys without their values
+};
+
+inline constexpr int kConvertBarrier = 3;
+
+// One warp: the 64 packed rows of one warpgroup. Rows past the chunk's end repeat its last token's.
 template <typename S>
 __device__ void LoadQuery(const PagedAttentionArgs& args, const S& shared,
                           const PrefillPiece& piece, int round, int consumer) {
-  constexpr int kVectors = 8 * S::kPanels;
+  constexpr int kVectors = 8 * S::kPanels, kRowsAtOnce = 32 / kVectors;
   const int lane = threadIdx.x % 32, slot = round & 1, group = args.shape.group();
+  const int vector = lane % kVectors;
+  int row = lane / kVectors;
+  const int packed = piece.chunk.first_packed + 64 * consumer + row;
+  int token = packed / group, head = packed % group;
+  const bf16* heads =
+      args.q +
+      (static_cast<size_t>(piece.chunk.q_begin) * args.shape.q_heads + piece.kv_head * group) *
+          (8 * kVectors) +
+      vector * 8;
   WaitPhase(shared.QueryEmpty(slot, consumer), ((round >> 1) & 1) ^ 1);
   const uint32_t tile = shared.Query(slot, consumer);
 #pragma unroll 4
-  for (int i = lane; i < 64 * kVectors; i += 32) {
-    const int row = i / kVectors, vector = i % kVectors;
-    const int packed = piece.chunk.first_packed + 64 * consumer + row;
-    const int token = min(packed / group, piece.chunk.q_len - 1);
-    const int head = piece.kv_head * group + packed % group;
-    const size_t at = static_cast<size_t>(piece.chunk.q_begin + token) * args.shape.q_heads + head;
+  for (int i = 0; i < 64 / kRowsAtOnce; ++i) {
+    const size_t at =
+        static_cast<size_t>(min(token, piece.chunk.q_len - 1)) * args.shape.q_heads + head;
     ptx::CopyAsync16(tile + SwizzledTileOffset(16 * kVectors, row, 16 * vector),
-                     args.q + at * (8 * kVectors) + vector * 8);
+                     heads + at * (8 * kVectors));
+    row += kRowsAtOnce;
+    for (head += kRowsAtOnce; head >= group; head -= group) ++token;
   }
   ptx::CopyAsyncCommit();
   ptx::CopyAsyncWait<0>();
@@ -145,14 +189,13 @@ struct TilePair {
   const char* tile[2];
   int valid;  // tokens of the block that the sequence has
 
-  __device__ TilePair(const PagedAttentionArgs& args, const PrefillPiece& piece,
-                      const RingEntry& entry) {
+  __device__ TilePair(const PagedAttentionArgs& args, const RingEntry& entry) {
     const int32_t* table =
-        args.block_table + static_cast<size_t>(piece.chunk.row) * args.block_table_stride;
+        args.block_table + static_cast<size_t>(entry.piece.chunk.row) * args.block_table_stride;
     const size_t head = static_cast<size_t>(entry.is_value ? args.shape.kv.kv_heads : 0) +
-                        static_cast<size_t>(piece.kv_head);
+                        static_cast<size_t>(entry.piece.kv_head);
     const size_t block_bytes = KvBlockBytes(args.shape.kv);
-    valid = piece.chunk.kv_len - entry.block * kKeys;
+    valid = entry.piece.chunk.kv_len - entry.block * kKeys;
     for (int i = 0; i < 2; ++i) {
       const int block = valid > 64 * i ? table[2 * entry.block + i] : 0;
       tile[i] =
@@ -180,16 +223,16 @@ __device__ void ClearRows(uint32_t slot, int first) {
 // One warp, bf16: bulk copies straight into the ring. K's panels of both tiles lie one behind the
 // other, as one product takes all 128 keys; V's tiles stay whole.
 template <typename S>
-__device__ void CopyBlocks(const PagedAttentionArgs& args, const S& shared,
-                           const PrefillPiece& piece, RingCursor<S::kStages>* cursor,
-                           uint32_t* landed_parity) {
-  for (int at = 0; at < 2 * piece.blocks; ++at) {
-    const RingEntry entry(at, piece.blocks);
-    const TilePair<S> pair(args, piece, entry);
+__device__ void CopyBlocks(const PagedAttentionArgs& args, const S& shared) {
+  RingCursor<S::kStages> cursor;
+  uint32_t landed_parity = 0;
+  RingWalk walk(args);
+  for (RingEntry entry; walk.Next(args, &entry); cursor.Advance()) {
+    const TilePair<S> pair(args, entry);
     const bool clears = entry.is_value && pair.valid < kKeys;
-    const uint32_t slot = shared.Slot(cursor->stage);
-    const uint32_t barrier = clears ? shared.Landed(0) : shared.Full(cursor->stage);
-    WaitPhase(shared.Empty(cursor->stage), cursor->parity ^ 1);
+    const uint32_t slot = shared.Slot(cursor.stage);
+    const uint32_t barrier = clears ? shared.Landed(0) : shared.Full(cursor.stage);
+    WaitPhase(shared.Empty(cursor.stage), cursor.parity ^ 1);
     if (threadIdx.x % 32 == 0) {
       ptx::BarrierExpectBytes(barrier, pair.tiles() * S::kTileBytes);
       for (int i = 0; i < pair.tiles(); ++i) {
@@ -205,12 +248,11 @@ __device__ void CopyBlocks(const PagedAttentionArgs& args, const S& shared,
     }
     __syncwarp();
     if (clears) {
-      WaitPhase(barrier, *landed_parity);
-      *landed_parity ^= 1;
+      WaitPhase(barrier, landed_parity);
+      landed_parity ^= 1;
       ClearRows<S>(slot, pair.valid);
-      ArriveOnce(shared.Full(cursor->stage));
+      ArriveOnce(shared.Full(cursor.stage));
     }
-    cursor->Advance();
   }
 }
 
@@ -228,26 +270,42 @@ __device__ inline void StoreShared16(uint32_t shared, const uint4& v) {
                : "memory");
 }
 
-// A landed pair of tiles -> a slot of the ring. 128 threads.
-template <typename S>
+// A landed pair of tiles -> a slot of the ring. 128 threads; kPartial: rows from `valid` on become
+// zeros. A thread keeps its 16 columns and goes down the rows in even strides, so that its place in
+// the permutation stays and addresses differ by constants. Eight lanes have four neighbouring
+// vectors of rows r and r ^ 5: their reads (pieces of 128 bytes) and their writes (every other
+// piece of 128 bytes) both touch eight different bank groups.
+template <typename S, bool kPartial>
 __device__ void ConvertSlot(uint32_t landing, uint32_t slot, bool is_value, int valid) {
-  constexpr int kVectors = 4 * S::kPanels;  // 16 bytes of fp8 each
-#pragma unroll 4
-  for (int i = threadIdx.x % 128; i < kKeys * kVectors; i += 128) {
-    const int row = i / kVectors, vector = i % kVectors, panel = vector / 4;
-    uint4 in = make_uint4(0, 0, 0, 0);
-    if (row < valid) {
-      in = ptx::LoadShared16(landing + row / 64 * S::kStoredTileBytes +
-                             SwizzledTileOffset(16 * kVectors, row % 64, 16 * vector));
+  constexpr int kRowsAtOnce = 32 / S::kPanels;
+  constexpr int kAhead = 4;
+  constexpr int kStoredRowBytes = 64 * S::kPanels;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+  const int panel = warp % S::kPanels, vector = lane % 4;
+  const int row = warp / S::kPanels * 8 + (lane / 8 ^ (lane & 4 ? 5 : 0));
+  const uint32_t from =
+      landing + SwizzledTileOffset(kStoredRowBytes, row, 64 * panel + 16 * vector);
+  const uint32_t to = slot + row * kPanelRowBytes + panel * (is_value ? 1 : 2) * kPanelBytes;
+  const uint32_t low = to + ((2 * vector ^ (row & 7)) << 4);
+  const uint32_t high = to + (((2 * vector + 1) ^ (row & 7)) << 4);
+  const int second_tile = is_value ? S::kTileBytes : kPanelBytes;  // from the first, in the slot
+#pragma unroll
+  for (int batch = 0; batch < kKeys / kRowsAtOnce; batch += kAhead) {
+    uint4 in[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      in[i] = ptx::LoadShared16(from + (batch + i) * kRowsAtOnce * kStoredRowBytes);
     }
-    uint4 out[2];
-    ConvertPiece(in, out);
-    const uint32_t panel_at = is_value ? row / 64 * S::kTileBytes + panel * kPanelBytes
-                                       : (2 * panel + row / 64) * kPanelBytes;
-    const uint32_t at = slot + panel_at + row % 64 * 128;
-    const int piece = vector % 4 * 2, order = panel & 1;  // the two panels' lanes take turns
-    StoreShared16(at + (((piece + order) ^ (row & 7)) << 4), order == 0 ? out[0] : out[1]);
-    StoreShared16(at + (((piece + 1 - order) ^ (row & 7)) << 4), order == 0 ? out[1] : out[0]);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int down = (batch + i) * kRowsAtOnce;
+      if (kPartial && row + down >= valid) in[i] = make_uint4(0, 0, 0, 0);
+      uint4 out[2];
+      ConvertPiece(in[i], out);
+      const int at = down / 64 * second_tile + down % 64 * kPanelRowBytes;
+      StoreShared16(low + at, out[0]);
+      StoreShared16(high + at, out[1]);
+    }
   }
   ptx::FenceProxyAsync();
 }
@@ -255,9 +313,8 @@ __device__ void ConvertSlot(uint32_t landing, uint32_t slot, bool is_value, int 
 // Both tiles of an entry as stored into a landing place. One thread.
 template <typename S>
 __device__ void CopyToLanding(const PagedAttentionArgs& args, const S& shared,
-                              const PrefillPiece& piece, int at) {
-  const TilePair<S> pair(args, piece, RingEntry(at, piece.blocks));
-  const int place = at % S::kLandings;
+                              const RingEntry& entry, int place) {
+  const TilePair<S> pair(args, entry);
   ptx::BarrierExpectBytes(shared.Landed(place), pair.tiles() * S::kStoredTileBytes);
   for (int i = 0; i < pair.tiles(); ++i) {
     ptx::BulkCopy(shared.Landing(place) + i * S::kStoredTileBytes, pair.tile[i],
@@ -265,44 +322,74 @@ __device__ void CopyToLanding(const PagedAttentionArgs& args, const S& shared,
   }
 }
 
+// What conversion must know of an entry whose copy is under way; 0: there is none.
+struct LandingNote {
+  static constexpr int kBits = 10;
+  uint32_t bits = 0;  // 0..7: rows that exist, 8: values, 9: the first keys of a piece
+
+  __device__ int valid() const { return bits & 255; }
+  __device__ bool is_value() const { return (bits >> 8 & 1) != 0; }
+  __device__ bool starts_piece() const { return (bits >> 9 & 1) != 0; }
+};
+
 // Four warps, fp8: bulk copies into the landing places run ahead of the conversion.
 template <typename S>
-__device__ void ConvertBlocks(const PagedAttentionArgs& args, const S& shared,
-                              const PrefillPiece& piece, RingCursor<S::kStages>* cursor,
-                              uint32_t* landed_parity) {
+__device__ void ConvertBlocks(const PagedAttentionArgs& args, const S& shared) {
   constexpr int kAhead = S::kLandings - 1;
-  const int entries = 2 * piece.blocks;
-  const bool copies = threadIdx.x == 32 * kConsumerWarps;
-  for (int at = -kAhead; at < entries; ++at) {
-    // All have left the place that fills next.
-    if (at >= 0 || at == -kAhead) ptx::NamedBarrier(kConvertBarrier, 128);
-    if (copies && at + kAhead < entries) CopyToLanding(args, shared, piece, at + kAhead);
+  static_assert(kAhead * LandingNote::kBits <= 32);
+  const int warp = threadIdx.x / 32 - kConsumerWarps;
+  RingWalk walk(args);
+  RingCursor<S::kLandings> filling, landing;
+  RingCursor<S::kStages> cursor;
+  const auto copy_next = [&]() {
+    RingEntry entry;
+    if (!walk.Next(args, &entry)) return LandingNote{};
+    if (threadIdx.x == 32 * kConsumerWarps) CopyToLanding(args, shared, entry, filling.stage);
     __syncwarp();
-    if (at < 0) continue;
-    const int place = at % S::kLandings;
-    const RingEntry entry(at, piece.blocks);
-    const int valid = piece.chunk.kv_len - entry.block * kKeys;
-    WaitPhase(shared.Landed(place), (*landed_parity >> place) & 1);
-    *landed_parity ^= 1u << place;
-    WaitPhase(shared.Empty(cursor->stage), cursor->parity ^ 1);
-    ConvertSlot<S>(shared.Landing(place), shared.Slot(cursor->stage), entry.is_value, valid);
-    ArriveOnce(shared.Full(cursor->stage));
-    cursor->Advance();
+    filling.Advance();
+    const uint32_t valid = min(entry.piece.chunk.kv_len - entry.block * kKeys, kKeys);
+    const bool starts = !entry.is_value && entry.block == 0;
+    return LandingNote{valid | (entry.is_value ? 256u : 0u) | (starts ? 512u : 0u)};
+  };
+  uint32_t notes = 0;  // of the kAhead entries under way, the oldest lowest
+  for (int i = 0; i < kAhead; ++i) notes |= copy_next().bits << (i * LandingNote::kBits);
+  int round = 0;
+  while (notes != 0) {
+    ptx::NamedBarrier(kConvertBarrier, 128);  // all have left the place that fills next
+    const uint32_t next = copy_next().bits << (kAhead * LandingNote::kBits - LandingNote::kBits);
+    const LandingNote note = {notes & ((1u << LandingNote::kBits) - 1)};
+    notes = notes >> LandingNote::kBits | next;
+    if (note.starts_piece()) {
+      PrefillPiece piece;
+      FindPiece(args, round, &piece);
+      if (warp >= 2) LoadQuery(args, shared, piece, round, warp - 2);
+      ++round;
+    }
+    WaitPhase(shared.Landed(landing.stage), landing.parity);
+    WaitPhase(shared.Empty(cursor.stage), cursor.parity ^ 1);
+    const uint32_t from = shared.Landing(landing.stage), slot = shared.Slot(cursor.stage);
+    if (note.valid() == kKeys) {
+      ConvertSlot<S, false>(from, slot, note.is_value(), kKeys);
+    } else {
+      ConvertSlot<S, true>(from, slot, note.is_value(), note.valid());
+    }
+    ArriveOnce(shared.Full(cursor.stage));
+    landing.Advance();
+    cursor.Advance();
   }
 }
 
 template <typename S>
 __device__ void Produce(const PagedAttentionArgs& args, const S& shared) {
   const int warp = threadIdx.x / 32 - kConsumerWarps;
-  RingCursor<S::kStages> cursor;
-  uint32_t landed_parity = 0;
-  PrefillPiece piece;
-  for (int round = 0; FindPiece(args, round, &piece); ++round) {
-    if (warp >= 2) LoadQuery(args, shared, piece, round, warp - 2);
-    if constexpr (S::kConverts) {
-      ConvertBlocks(args, shared, piece, &cursor, &landed_parity);
-    } else if (warp == 0) {
-      CopyBlocks(args, shared, piece, &cursor, &landed_parity);
+  if constexpr (S::kConverts) {
+    ConvertBlocks(args, shared);
+  } else if (warp == 0) {
+    CopyBlocks(args, shared);
+  } else if (warp >= 2) {
+    PrefillPiece piece;
+    for (int round = 0; FindPiece(args, round, &piece); ++round) {
+      LoadQuery(args, shared, piece, round, warp - 2);
     }
   }
 }

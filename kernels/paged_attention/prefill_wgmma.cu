@@ -3,13 +3,13 @@
 //
 // One block an SM walks over pieces of 128 packed rows of one KV head (prefill_chunk.cuh) and, per
 // piece, over the keys in blocks of 128. Two consumer warpgroups own 64 rows each; a producer
-// warpgroup brings Q (two slots: the next piece's Q loads during this piece) and a ring of K and V
-// in the order in which they are consumed: K0, K1, V0, K2, V1, ... , V(n-1).
+// warpgroup (prefill_ring.cuh) brings Q, into two slots, and a ring of K and V.
 // A warpgroup's 128 x 64 exponentials take 512 clocks of an SM's special-function units beside as
-// many for maxima, sums and conversions: as long as its products. So the scores of block j + 1 are
-// issued before the values of block j, and the two warpgroups take turns at the tensor cores: one's
-// softmax runs under the other's products (FlashAttention-3, arXiv:2407.08608). P stays in
-// registers. Q, K and V come from shared memory: 6 KB per product of 64 clocks, 3/4 of its rate.
+// many for maxima, sums and conversions: as long as its products. So the softmax runs under
+// products twice over (FlashAttention-3, arXiv:2407.08608): a warpgroup's own, as the scores of the
+// next block of keys are issued before the values of this one, and the other warpgroup's, as the
+// two take turns at the tensor cores. P stays in registers. Q, K and V come from shared memory: 6
+// KB per product of 64 clocks, 3/4 of its rate.
 //
 // Blocks of keys start at multiples of 128 tokens of the sequence, whatever the chunk. A block that
 // is wholly masked for a row changes nothing in it: its maximum stays, the decay is 2^0, the sums
@@ -45,8 +45,12 @@ struct Consumer {
   float s[kKeys / 8][4];
   uint32_t p[kKeys / 16][4];
   float o[kHeadDim / 8][4];
+  int round = 0, block = 0, blocks = 0;  // whose scores are next
   float m[2], l[2], decay[2];
-  int visible[2];
+  float ended_l[2];  // of the piece before
+  float scale_log2;
+  int visible[2];   // keys that this thread's rows see
+  int seen_by_all;  // that every row of the piece sees
 
   __device__ Consumer(const PagedAttentionArgs& a, const S& sh)
       : args(a), shared(sh), lane(threadIdx.x % 32) {
@@ -103,7 +107,7 @@ struct Consumer {
 
   // Scores -> probabilities in s; m, l and the decay that o is due. Every row sees the first key,
   // so its maximum is finite from the first block on.
-  __device__ void Softmax(float scale_log2) {
+  __device__ void Softmax() {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float top[2] = {m[h], -INFINITY};
@@ -151,21 +155,78 @@ struct Consumer {
     }
   }
 
-  // Called once the scores of block `block` have arrived.
-  __device__ void TakeScores(const PrefillPiece& piece, int block, float scale_log2) {
-    ptx::PinRegisters(s);
-    const int seen_by_all = piece.chunk.Visible(piece.chunk.first_packed, args.shape.group());
-    if ((block + 1) * kKeys > seen_by_all) Mask(block * kKeys);
-    Softmax(scale_log2);
-    ptx::PinRegisters(s);  // the exponentials belong here, under the products still in flight
+  // Moves on to the next block of keys, and from a piece's last to the next piece. Of a piece only
+  // what every block needs stays in registers.
+  __device__ bool Advance() {
+    if (++block < blocks) return true;
+    ++round;
+    return StartPiece();
   }
 
-  __device__ void Store(const PrefillPiece& piece) {
+  __device__ bool StartPiece() {
+    PrefillPiece piece;
+    if (!FindPiece(args, round, &piece)) return false;
+    const int group = args.shape.group();
+    const float k_scale = args.k_scale == nullptr ? 1.0f : args.k_scale[piece.kv_head];
+    scale_log2 = args.softmax_scale * k_scale * kLog2E;
+    seen_by_all = piece.chunk.Visible(piece.chunk.first_packed, group);
+    block = 0;
+    blocks = piece.blocks;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int packed = piece.chunk.first_packed + first_row + 8 * h;
+      visible[h] = max(1, piece.chunk.Visible(packed, group));
+      ended_l[h] = l[h];
+      m[h] = -INFINITY;
+      l[h] = 0.0f;
+    }
+    return true;
+  }
+
+  __device__ void ClearOutput() {
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 8; ++i) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
+  }
+
+  // Waits for the block's keys, and for the piece's queries where it begins.
+  __device__ int IssueScores() {
+    const int slot = round & 1;
+    if (block == 0) WaitPhase(shared.QueryFull(slot, consumer), (round >> 1) & 1);
+    const int stage = Await();
+    IssueScores(shared.Query(slot, consumer), stage);
+    return stage;
+  }
+
+  // ptxas moves a wait for wgmma up past arithmetic that does not need it: the softmax would start
+  // when the values are done and not run under them (seen in SASS of CUDA 13.0). It does not move
+  // it past a store that needs the softmax's result. No sum of exponentials is negative, so nothing
+  // is ever stored.
+  __device__ void AnchorSoftmax() const {
+    asm volatile(
+        "{\n.reg .pred negative;\nsetp.lt.f32 negative, %0, 0f00000000;\n"
+        "@negative st.shared.f32 [%1], %0;\n}\n" ::"f"(l[0] + l[1]),
+        "r"(shared.base)
+        : "memory");
+  }
+
+  // Called once the scores have arrived.
+  __device__ void TakeScores(int stage) {
+    ptx::PinRegisters(s);
+    ArriveOnce(shared.Empty(stage));
+    if (block + 1 == blocks) ArriveOnce(shared.QueryEmpty(round & 1, consumer));
+    if ((block + 1) * kKeys > seen_by_all) Mask(block * kKeys);
+    Softmax();
+    AnchorSoftmax();
+  }
+
+  __device__ void Store(int ended_round, const float (&sums)[2]) {
+    PrefillPiece piece;
+    FindPiece(args, ended_round, &piece);
     const int group = args.shape.group();
     const float v_scale = args.v_scale == nullptr ? 1.0f : args.v_scale[piece.kv_head];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float sum = l[h];
+      float sum = sums[h];
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
       const int packed = piece.chunk.first_packed + first_row + 8 * h;
@@ -174,59 +235,50 @@ struct Consumer {
       const int column = (piece.kv_head * group + packed % group) * kHeadDim + 2 * (lane & 3);
       const bool sees_nothing = piece.chunk.Visible(packed, group) == 0;
       const float factor = sees_nothing ? 0.0f : v_scale / sum;
+      uint32_t pairs[kHeadDim / 8];
 #pragma unroll
       for (int i = 0; i < kHeadDim / 8; ++i) {
-        StorePair(args, token, column + 8 * i,
-                  PackBf16(o[i][2 * h] * factor, o[i][2 * h + 1] * factor));
+        pairs[i] = PackBf16(o[i][2 * h] * factor, o[i][2 * h + 1] * factor);
       }
+      StorePairs(args, token, column, pairs);
     }
   }
 
-  __device__ void Run(const PrefillPiece& piece, int round) {
-    const int slot = round & 1;
-    const float k_scale = args.k_scale == nullptr ? 1.0f : args.k_scale[piece.kv_head];
-    const float scale_log2 = args.softmax_scale * k_scale * kLog2E;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      m[h] = -INFINITY;
-      l[h] = 0.0f;
-      visible[h] = max(
-          1, piece.chunk.Visible(piece.chunk.first_packed + first_row + 8 * h, args.shape.group()));
-    }
-#pragma unroll
-    for (int i = 0; i < kHeadDim / 8; ++i) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
-    const uint32_t query = shared.Query(slot, consumer);
-    WaitPhase(shared.QueryFull(slot, consumer), (round >> 1) & 1);
-    const int first = Await();
-    IssueScores(query, first);
+  // p holds the probabilities of one block of keys while the scores of the next one are made, and
+  // the next one may belong to the next piece: the tensor cores do not wait at a piece's end.
+  __device__ void Run() {
+    if (!StartPiece()) return;
+    ClearOutput();
+    const int first = IssueScores();
     ptx::WgmmaWait<0>();
-    ArriveOnce(shared.Empty(first));
-    TakeScores(piece, 0, scale_log2);
+    TakeScores(first);
     PackProbabilities();
-    for (int block = 1; block < piece.blocks; ++block) {
+    while (Advance()) {
       ptx::NamedBarrier(kTurnBarrier + consumer, 64 * 4);
-      const int k_stage = Await();
-      IssueScores(query, k_stage);
+      const int k_stage = IssueScores();
       const int v_stage = Await();
       IssueValues(v_stage);
       ptx::NamedBarrierArrive(kTurnBarrier + 1 - consumer, 64 * 4);
       ptx::WgmmaWait<1>();
-      ArriveOnce(shared.Empty(k_stage));
-      TakeScores(piece, block, scale_log2);
+      TakeScores(k_stage);
       ptx::WgmmaWait<0>();
       ptx::PinRegisters(o);
       ptx::PinRegisters(p);
       ArriveOnce(shared.Empty(v_stage));
-      DecayOutput();
+      if (block == 0) {
+        Store(round - 1, ended_l);
+        ClearOutput();
+      } else {
+        DecayOutput();
+      }
       PackProbabilities();
     }
-    ArriveOnce(shared.QueryEmpty(slot, consumer));
     const int last = Await();
     IssueValues(last);
     ptx::WgmmaWait<0>();
     ptx::PinRegisters(o);
     ArriveOnce(shared.Empty(last));
-    Store(piece);
+    Store(round - 1, l);
   }
 };
 
@@ -234,12 +286,11 @@ template <typename S>
 __device__ void Consume(const PagedAttentionArgs& args, const S& shared) {
   Consumer<S> consumer(args, shared);
   if (consumer.consumer == 1) ptx::NamedBarrierArrive(kTurnBarrier, 64 * 4);  // 0 goes first
-  PrefillPiece piece;
-  for (int round = 0; FindPiece(args, round, &piece); ++round) consumer.Run(piece, round);
+  consumer.Run();
   if (consumer.consumer == 0) ptx::NamedBarrier(kTurnBarrier, 64 * 4);  // the turn nobody took
 }
 
-// 65,536 registers: 384 threads start with 168; 256 x 240 + 128 x 24 = 256 x 232 + 128 x 40.
+// 65,536 registers: 384 threads start with 168 each, 64,512; so do 256 x 224 + 128 x 56.
 template <typename S>
 __global__ __launch_bounds__(kThreads,
                              1) void PrefillWgmma(const __grid_constant__ PagedAttentionArgs args) {
@@ -250,10 +301,10 @@ __global__ __launch_bounds__(kThreads,
   __syncthreads();
   ptx::WaitForPredecessor();
   if (__shfl_sync(~0u, threadIdx.x / 128, 0) == kConsumers) {
-    ptx::LowerRegisters<S::kConverts ? 40 : 24>();
+    ptx::LowerRegisters<56>();
     Produce(args, shared);
   } else {
-    ptx::RaiseRegisters<S::kConverts ? 232 : 240>();
+    ptx::RaiseRegisters<224>();
     Consume(args, shared);
   }
 }

@@ -230,6 +230,8 @@ TEST_P(AttentionVariants, DecodeEqualsTheReferenceForRaggedLengths) {
                                      {1, 255},
                                      {1, 256},
                                      {1, 257},
+                                     {1, 512},
+                                     {1, 513},
                                      {1, 700},
                                      {1, 1337}});
   const std::vector<bf16> out = problem.Run(false);
@@ -258,7 +260,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Variant{1, 128, KvType::kBf16}, Variant{20, 64, KvType::kBf16},
                     Variant{20, 128, KvType::kE4m3}, Variant{7, 64, KvType::kE4m3}));
 
-// 64 chunks of 512 tokens: the chunk size has doubled, the fold is long.
+// 33 chunks of 512 tokens: the chunk size has doubled, the fold is long.
 TEST(DecodeAttentionTest, LongRowsGrowTheirChunks) {
   SKIP_WITHOUT_GPU();
   AttentionProblem problem(Shape(1, 2, 64, KvType::kBf16), {{1, 16385}, {1, 40}});
