@@ -91,7 +91,8 @@ def test_a_full_queue_is_503_and_empties():
         streams = [Stream(served.port, 300) for _ in range(8)]
         until(lambda: sum(s.status == 503 for s in streams) >= 4, 20, "four refusals")
         assert all(s.ended(120).whole() or s.status == 503 for s in streams)
-        assert 3 <= sum(s.whole() for s in streams) <= 4
+        # Two that wait, and those that had begun by then: none if all came within one step.
+        assert 2 <= sum(s.whole() for s in streams) <= 4
         served.at_rest()
 
 
