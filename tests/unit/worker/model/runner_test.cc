@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <memory>
 
+#include "tests/unit/worker/checkpoint/model_files.h"
 #include "worker/runner/model_loader.h"
 
 namespace behemoth::worker {
@@ -94,6 +96,24 @@ TEST(ModelLoaderTest, ReportsProgressByLayer) {
   const uint64_t total = (*model)->needs().weight_bytes;
   EXPECT_EQ(done, (std::vector<uint64_t>{total / 2, total}));
   EXPECT_TRUE(absl::IsFailedPrecondition((*model)->Load(4, nullptr).status()));
+}
+
+// Values stay in their files until a backend wants them; a file that changes until then is an
+// error.
+TEST(ModelLoaderTest, AFileCutWhileTheModelLoadsIsRefused) {
+  const ModelFiles files;
+  LoadOptions options = Options();
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy_file(options.folder + "/" + name, files.path() / name);
+  }
+  options.folder = files.folder();
+  auto model = OpenModel(options, Cpu());
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto shard = files.path() / "model.safetensors";
+  std::filesystem::resize_file(shard, std::filesystem::file_size(shard) / 2);
+  const absl::Status status = (*model)->Load(4, nullptr).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("model.safetensors: the file ends early"));
 }
 
 TEST(ModelLoaderTest, BadOptionsNameThemselves) {
