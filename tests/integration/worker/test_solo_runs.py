@@ -26,6 +26,8 @@ BLOCK_BYTES = 5 * 2 * 4 * 64 * 64 * 4
 # admission asks for; not for long ones that grow to four.
 POOL_BLOCKS = 96
 SOLO_BLOCKS = 64
+# A request of low priority waits while others of its key keep coming: for the whole run, if need be.
+PATIENCE_S = 7200
 # Every so many requests as many long ones come in a row, so that all callers hold one at a time.
 LONG_EVERY, LONG = 768, range(64, 160)
 
@@ -83,10 +85,10 @@ class Heard:
         return sum(map(len, self.texts))
 
 
-def listen(worker, request, leave=None, leave_after=0, timeout=600):
+def listen(worker, request, leave=None, leave_after=0):
     """To the end, or until `leave` is done: hang up, Control, or a deadline that is too short."""
     heard = Heard(request.num_sequences)
-    stream = worker.stub.Generate(request, timeout=0.05 if leave == "deadline" else timeout)
+    stream = worker.stub.Generate(request, timeout=0.05 if leave == "deadline" else PATIENCE_S)
     left = False
     try:
         if leave == "hang up" and leave_after == 0:
