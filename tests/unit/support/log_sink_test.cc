@@ -41,7 +41,12 @@ struct Pipe {
 };
 
 // A line longer than the pipe: the writing thread is held in write() from here on.
-void FillPipe(LogSink& sink) { sink.Write(std::string(200'000, 'x') + '\n'); }
+// Returns once the thread is in that write: a byte of it has come.
+void FillPipe(LogSink& sink, const Pipe& pipe) {
+  sink.Write(std::string(200'000, 'x') + '\n');
+  char first;
+  ASSERT_EQ(read(pipe.ends[0], &first, 1), 1);
+}
 
 TEST(LogSinkTest, LinesComeInOrderAndFormatted) {
   Pipe pipe;
@@ -56,7 +61,7 @@ TEST(LogSinkTest, LinesComeInOrderAndFormatted) {
 TEST(LogSinkTest, AReaderThatStopsCostsLinesAndNoTime) {
   Pipe pipe;
   LogSink sink(pipe.ends[1], "p");
-  FillPipe(sink);
+  FillPipe(sink, pipe);
   const absl::Time began = absl::Now();
   for (int i = 0; i < 50'000; ++i) sink.Write(kLine);  // 5 MB into a queue of 1 MiB
   EXPECT_LT(absl::Now() - began, absl::Seconds(2));
@@ -77,7 +82,7 @@ TEST(LogSinkTest, TheEndDoesNotWaitForADeadReader) {
   const absl::Time began = absl::Now();
   {
     LogSink sink(pipe.ends[1], "p");
-    FillPipe(sink);
+    FillPipe(sink, pipe);
     sink.flush();
   }
   EXPECT_LT(absl::Now() - began, 3 * LogSink::kFlushTime);
