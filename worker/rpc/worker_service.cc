@@ -109,6 +109,8 @@ absl::Status WorkerService::Act(const v1::ControlRequest& request, ControlDone d
       return engine->ExtendMaxTokens(request.request_id(), static_cast<int32_t>(more),
                                      std::move(done));
     }
+    case v1::ControlRequest::kRewind:
+      return absl::UnimplementedError("rewind: not in this version");
     case v1::ControlRequest::ACTION_NOT_SET:
       break;
   }
