@@ -3,26 +3,85 @@
 #include <algorithm>
 
 namespace behemoth::worker {
+namespace {
 
-ChunkSize::ChunkSize(int32_t max_tokens, absl::Duration target)
-    : max_tokens_(max_tokens), target_s_(absl::ToDoubleSeconds(target)) {}
+constexpr double kAttendedUnit = 1 << 20;
+// An accident's share: a measurement moves the averages by at most this part of what was expected.
+constexpr double kLargestSurprise = 0.25;
 
-int32_t ChunkSize::tokens() const {
-  if (target_s_ <= 0) return max_tokens_;
+}  // namespace
+
+ChunkSize::ChunkSize(int32_t max_tokens, int32_t multiple, absl::Duration target)
+    : max_tokens_(max_tokens),
+      multiple_(multiple),
+      grain_(std::max(multiple, kSmallestGrain)),
+      target_s_(absl::ToDoubleSeconds(target)),
+      table_s_(static_cast<size_t>(Grains(max_tokens)) + 2) {}
+
+int32_t ChunkSize::Tokens(int32_t decodes, int32_t context) const {
   const int32_t smallest = std::min(kSmallest, max_tokens_);
-  if (slope_s_ <= 0) return std::min(4 * kSmallest, max_tokens_);
-  const double fitting = (target_s_ - base_s_) / slope_s_;
-  return static_cast<int32_t>(std::clamp<double>(fitting, smallest, max_tokens_));
+  if (target_s_ <= 0) {
+    const int32_t whole = (decodes + max_tokens_) / multiple_ * multiple_ - decodes;
+    return whole >= smallest ? std::min(whole, max_tokens_) : max_tokens_;
+  }
+  int32_t best = 0;
+  for (int32_t grains = Grains(decodes + smallest); best < max_tokens_; ++grains) {
+    const int32_t tokens = std::min(grains * grain_ - decodes, max_tokens_);
+    const double base_s = Guess(Grains(decodes + tokens));
+    if (base_s == 0) return std::max(best, std::min(kFirst, max_tokens_));
+    const double attended = static_cast<double>(tokens) * context / kAttendedUnit;
+    const bool fits = base_s + attention_s_ * attended <= target_s_;
+    if (fits || best == 0) best = tokens;
+    if (!fits) break;
+  }
+  return best;
 }
 
-void ChunkSize::Observe(int32_t prompt_tokens, absl::Duration step) {
-  const double step_s = absl::ToDoubleSeconds(step);
-  if (step_s <= 0) return;
-  double& average = prompt_tokens == 0 ? base_s_ : slope_s_;
-  // A chunk that took no longer than a pure decode step still costs something.
-  const double measured =
-      prompt_tokens == 0 ? step_s : std::max(step_s - base_s_, 0.01 * step_s) / prompt_tokens;
-  average = average == 0 ? measured : average + kGain * (measured - average);
+double ChunkSize::Guess(int32_t grains) const {
+  const auto at = [this](int32_t i) { return table_s_[static_cast<size_t>(i)]; };
+  const int32_t end = static_cast<int32_t>(table_s_.size());
+  if (at(grains) > 0) return at(grains);
+  int32_t below = grains - 1, above = grains + 1;
+  while (below >= 0 && at(below) == 0) --below;
+  while (above < end && at(above) == 0) ++above;
+  if (below < 0) return above < end ? at(above) : 0;
+  if (above == end) {
+    above = below--;  // the line through the two highest that are known
+    while (below >= 0 && at(below) == 0) --below;
+    if (below < 0) return 0;
+  }
+  const double slope = (at(above) - at(below)) / (above - below);
+  return at(below) + std::max(slope, 0.0) * (grains - below);
+}
+
+void ChunkSize::Observe(const Step& step, absl::Duration duration) {
+  const double measured_s = absl::ToDoubleSeconds(duration);
+  // A step of prompts alone has chunks of another size and so another price of attention.
+  if (measured_s <= 0 || step.decodes == 0) return;
+  const int32_t grains = step.prompt_tokens == 0 ? 0 : Grains(step.decodes + step.prompt_tokens);
+  if (grains >= static_cast<int32_t>(table_s_.size())) return;
+  double& entry_s = table_s_[static_cast<size_t>(grains)];
+  const double attended = static_cast<double>(step.attended) / kAttendedUnit;
+  if (entry_s == 0) {
+    entry_s = std::max(measured_s - attention_s_ * attended, 0.1 * measured_s);
+  } else {
+    const double expected_s = entry_s + attention_s_ * attended;
+    const double surprise_s = std::clamp(
+        measured_s - expected_s, -kLargestSurprise * expected_s, kLargestSurprise * expected_s);
+    // The least change of both that explains the surprise (normalised least mean squares).
+    const double share_s = kGain * surprise_s / (1 + attended * attended);
+    entry_s += share_s;
+    attention_s_ = std::max(0.0, attention_s_ + share_s * attended);
+  }
+  if (grains > 0) Forget(grains);
+}
+
+void ChunkSize::Forget(int32_t seen) {
+  if (++steps_ < kForgetAfter) return;
+  steps_ = 0;
+  for (size_t grains = static_cast<size_t>(seen) + 1; grains < table_s_.size(); ++grains) {
+    table_s_[grains] *= 0.99;
+  }
 }
 
 }  // namespace behemoth::worker

@@ -31,7 +31,7 @@ Scheduler::Scheduler(const SchedulerConfig& config, ScheduleObserver* observer)
       observer_(observer),
       pool_(config.blocks),
       cache_(&pool_, config.tokens_per_block, config.cache_secret),
-      chunk_size_(config.max_step_tokens, config.itl_target),
+      chunk_size_(config.max_step_tokens, config.token_multiple, config.itl_target),
       steps_(static_cast<size_t>(config.pipeline_depth)) {
   BEHEMOTH_CHECK(int64_t{config.blocks} * config.tokens_per_block >= config.context_tokens,
                  "the longest legal request must fit alone");

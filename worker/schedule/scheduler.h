@@ -107,7 +107,7 @@ class Scheduler {
     std::vector<PlannedRow> rows;
     std::vector<Sequence*> samples;
     absl::Time planned_at;
-    int32_t prompt_tokens = 0;
+    ChunkSize::Step load;
   };
 
   // scheduler.cc
@@ -138,7 +138,6 @@ class Scheduler {
   Sequence* Victim();
   void Preempt(Sequence& victim);
   void PlanDecodes(int32_t* budget);
-  int32_t ChunkBesideDecodes() const;
   void PlanPrefills(int32_t budget, absl::Time now);
   bool Admit(Sequence& sequence, absl::Time now);
   bool TakeBlocks(Sequence& sequence);

@@ -36,10 +36,10 @@ void Scheduler::Commit(const StepResult& result, absl::Time now) {
   }
 
   const absl::Duration duration = now - std::max(step.planned_at, committed_at_);
-  chunk_size_.Observe(step.prompt_tokens, duration);
+  chunk_size_.Observe(step.load, duration);
   observer_->OnStep({.rows = static_cast<int32_t>(step.plan.rows.size()),
                      .tokens = static_cast<int32_t>(step.plan.token_ids.size()),
-                     .prompt_tokens = step.prompt_tokens,
+                     .prompt_tokens = step.load.prompt_tokens,
                      .samples = static_cast<int32_t>(step.samples.size()),
                      .device = result.device},
                     duration);

@@ -20,7 +20,7 @@ const StepPlan& Scheduler::PlanStep(absl::Time now) {
   plan.samples.clear();
   planning_->rows.clear();
   planning_->samples.clear();
-  planning_->prompt_tokens = 0;
+  planning_->load = {};
 
   int32_t budget = config_.max_step_tokens;
   SecureRunningBlocks();
@@ -169,17 +169,9 @@ void Scheduler::PlanDecodes(int32_t* budget) {
 // ---- Prefills: chunks of running ones and new ones, the most entitled first
 // ----------------------
 
-// What the target allows, less what would begin another multiple and leave it part empty.
-int32_t Scheduler::ChunkBesideDecodes() const {
-  const int32_t fitting = chunk_size_.tokens();
-  const int32_t decodes = static_cast<int32_t>(planning_->plan.token_ids.size());
-  const int32_t whole = (decodes + fitting) / config_.token_multiple * config_.token_multiple;
-  return whole - decodes >= ChunkSize::kSmallest ? whole - decodes : fitting;
-}
-
 void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
-  const bool decoding = !planning_->plan.rows.empty();
-  int32_t left = decoding ? std::min(budget, ChunkBesideDecodes()) : budget;
+  const int32_t decodes = static_cast<int32_t>(planning_->plan.token_ids.size());
+  planning_->load.decodes = decodes;
   const auto virtual_time = [](const Sequence* sequence) {
     return sequence->request->share->virtual_time;
   };
@@ -189,6 +181,8 @@ void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
   }
   std::stable_sort(scratch_.begin(), scratch_.end(),
                    [&](Sequence* a, Sequence* b) { return virtual_time(a) < virtual_time(b); });
+  const int32_t context = scratch_.empty() ? 0 : scratch_.front()->planned;
+  int32_t left = decodes == 0 ? budget : std::min(budget, chunk_size_.Tokens(decodes, context));
 
   size_t next = 0;
   bool may_admit = true;
@@ -208,7 +202,8 @@ void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
     }
     const int32_t tokens = std::min(left, sequence->length() - sequence->planned);
     left -= tokens;
-    planning_->prompt_tokens += tokens;
+    planning_->load.prompt_tokens += tokens;
+    planning_->load.attended += int64_t{tokens} * (sequence->planned + tokens / 2);
     FairQueue::Charge(sequence->request->share, FairQueue::kPrefillWork * tokens);
     EmitRow(*sequence, tokens);
   }
