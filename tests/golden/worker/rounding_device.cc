@@ -9,23 +9,34 @@
 namespace behemoth::worker {
 namespace {
 
-constexpr float kRounding = 0x1p-24f;
+// Standard deviations, as shares of a result's size.
+class Roundings {
+ public:
+  explicit Roundings(Arithmetic arithmetic)
+      : narrow_(arithmetic == Arithmetic::kBf16 ? 0x1p-9f / std::sqrt(3.0f) : 0) {}
 
-// Of a sum over k, as a share of the result's size; both sides together.
-float SumError(int32_t k) {
-  const float chain = static_cast<float>(k) / 8 + 8;
-  return kRounding * std::sqrt(2 * chain / 6);
-}
+  // A float sum over k, both sides together.
+  float Sum(int32_t k) const {
+    const float chain = static_cast<float>(k) / 8 + 8;
+    return kRounding * std::sqrt(2 * chain / 6);
+  }
+  // The same where one factor of each product is rounded as it enters.
+  float Product(int32_t k) const { return std::hypot(Sum(k), narrow_); }
+  // `count` single operations on an element, both sides together, and the store behind them.
+  float Stored(int32_t count) const {
+    return std::hypot(kRounding * std::sqrt(2 * static_cast<float>(count) / 3), narrow_);
+  }
 
-// Of `count` single operations on an element, both sides together.
-float ElementError(int32_t count) {
-  return kRounding * std::sqrt(2 * static_cast<float>(count) / 3);
-}
+ private:
+  static constexpr float kRounding = 0x1p-24f;
+  const float narrow_;
+};
 
 class RoundingBackend final : public Backend {
  public:
-  RoundingBackend(std::unique_ptr<Backend> cpu, const BackendSpec& spec, uint32_t seed)
-      : cpu_(std::move(cpu)), spec_(spec), random_(seed) {}
+  RoundingBackend(std::unique_ptr<Backend> cpu, const BackendSpec& spec, Arithmetic arithmetic,
+                  uint32_t seed)
+      : cpu_(std::move(cpu)), spec_(spec), roundings_(arithmetic), random_(seed) {}
 
   absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse use) override {
     return cpu_->Allocate(rows, cols, use);
@@ -55,14 +66,15 @@ class RoundingBackend final : public Backend {
   void RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) override {
     cpu_->RmsNorm(x, gain, epsilon, out);
     for (int32_t t = 0; t < out.rows; ++t) {
-      const float common = 1 + SumError(x.cols) * Draw();
-      for (float& value : Row(out, t)) value *= common * (1 + ElementError(3) * Draw());
+      const float common = 1 + roundings_.Sum(x.cols) * Draw();
+      for (float& value : Row(out, t)) value *= common * (1 + roundings_.Stored(3) * Draw());
     }
   }
 
   void Linear(Tensor x, LinearHandle weight, Tensor out) override {
     cpu_->Linear(x, weight, out);
-    AddNoise(out, SumError(x.cols));
+    AddNoise(out, roundings_.Product(x.cols));
+    Store(out, 0);
   }
 
   // The dot products' size is that of what they add, not of the residual stream; the addition's is.
@@ -77,8 +89,8 @@ class RoundingBackend final : public Backend {
       for (size_t i = 0; i < row.size(); ++i) added[i] = row[i] - old[i];
       const float size = RootMeanSquare(added);
       for (size_t i = 0; i < row.size(); ++i) {
-        row[i] += SumError(x.cols) * std::max(size, std::fabs(added[i])) * Draw() +
-                  ElementError(1) * std::fabs(row[i]) * Draw();
+        row[i] += roundings_.Product(x.cols) * std::max(size, std::fabs(added[i])) * Draw() +
+                  roundings_.Stored(1) * std::fabs(row[i]) * Draw();
       }
     }
   }
@@ -86,23 +98,23 @@ class RoundingBackend final : public Backend {
   // Two dot products meet in each element; exp, quotient and two products follow.
   void LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) override {
     cpu_->LinearSiluMul(x, gate_up, out);
-    AddNoise(out, std::sqrt(2.0f) * SumError(x.cols));
-    for (float& value : Elements(out)) value *= 1 + ElementError(4) * Draw();
+    AddNoise(out, std::sqrt(2.0f) * roundings_.Product(x.cols));
+    Store(out, 4);
   }
 
   // Three operations rotate an element. Noise on q stands for the scores' own sums as well: over
   // one head, of the size of q times that of k.
   void RopeAndStore(int32_t layer, Tensor qkv) override {
-    for (float& value : Elements(qkv)) value *= 1 + ElementError(3) * Draw();
-    AddNoise(qkv, SumError(spec_.head_dim));
+    Store(qkv, 3);
+    AddNoise(qkv, roundings_.Sum(spec_.head_dim));
     cpu_->RopeAndStore(layer, qkv);
   }
 
   // The sum over the context, and exp and quotient of its weights.
   void Attention(int32_t layer, Tensor qkv, Tensor out) override {
     cpu_->Attention(layer, qkv, out);
-    AddNoise(out, SumError(spec_.limits.context_tokens));
-    for (float& value : Elements(out)) value *= 1 + ElementError(2) * Draw();
+    AddNoise(out, roundings_.Product(spec_.limits.context_tokens));
+    Store(out, 2);
   }
 
   int32_t LogitPasses() const override { return cpu_->LogitPasses(); }
@@ -132,17 +144,23 @@ class RoundingBackend final : public Backend {
       for (float& value : Row(out, t)) value += share * std::max(size, std::fabs(value)) * Draw();
     }
   }
+  void Store(Tensor out, int32_t operations) {
+    const float share = roundings_.Stored(operations);
+    for (float& value : Elements(out)) value *= 1 + share * Draw();
+  }
   float Draw() { return normal_(random_); }
 
   const std::unique_ptr<Backend> cpu_;
   const BackendSpec spec_;
+  const Roundings roundings_;
   std::mt19937 random_;
   std::normal_distribution<float> normal_;
 };
 
 class RoundingDevice final : public Device {
  public:
-  explicit RoundingDevice(uint32_t seed) : cpu_(OpenCpu()), seed_(seed) {}
+  RoundingDevice(Arithmetic arithmetic, uint32_t seed)
+      : cpu_(OpenCpu()), arithmetic_(arithmetic), seed_(seed) {}
   std::string name() const override { return "cpu with noise"; }
   DeviceMemory memory() const override { return cpu_->memory(); }
   int32_t tokens_per_block() const override { return cpu_->tokens_per_block(); }
@@ -158,18 +176,19 @@ class RoundingDevice final : public Device {
                                                  const BackendSpec& spec) const override {
     auto backend = cpu_->Start(shape, spec);
     if (!backend.ok()) return backend.status();
-    return std::make_unique<RoundingBackend>(*std::move(backend), spec, seed_);
+    return std::make_unique<RoundingBackend>(*std::move(backend), spec, arithmetic_, seed_);
   }
 
  private:
   const std::unique_ptr<Device> cpu_;
+  const Arithmetic arithmetic_;
   const uint32_t seed_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> OpenRoundingCpu(uint32_t seed) {
-  return std::make_unique<RoundingDevice>(seed);
+std::unique_ptr<Device> OpenRoundingCpu(Arithmetic arithmetic, uint32_t seed) {
+  return std::make_unique<RoundingDevice>(arithmetic, seed);
 }
 
 }  // namespace behemoth::worker

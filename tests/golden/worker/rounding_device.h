@@ -10,6 +10,12 @@
 // behind it. Errors of two sides are independent: the difference has sqrt(2) of one side's. The
 // result's size is the row's root mean square, or the element's own where that is larger: a sum
 // that cancels to nothing has rounded like its neighbours.
+//
+// A device that computes in bf16 (worker/device/cuda) adds roundings of its own, of one side only
+// and 2^15 times as large: u = 2^-9, variance u^2 / 3 of an element squared. What an operation
+// stores is rounded once: norm, qkv, rotated q and k, attention, SiLU's product, the residual sum.
+// Each weight (int4 times scale) and each probability of attention is rounded as it enters a
+// product: k independent errors, whose sum is u / sqrt(3) of the dot product's own size.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +25,10 @@
 
 namespace behemoth::worker {
 
+enum class Arithmetic { kFloat, kBf16 };
+
 // Starts backends of the cpu that add the noise; the same seed, the same noise. Activations are
 // floats, row-major. For tests, one thread.
-std::unique_ptr<Device> OpenRoundingCpu(uint32_t seed);
+std::unique_ptr<Device> OpenRoundingCpu(Arithmetic arithmetic, uint32_t seed);
 
 }  // namespace behemoth::worker
