@@ -95,7 +95,7 @@ int Main(bool sweep) {
   auto* counters = Allocate<uint32_t>(1024);
   Check(cudaMemset(counters, 0, 1024 * sizeof(uint32_t)), "cudaMemset");
   std::printf("commit %s, %d SMs\n", BEHEMOTH_COMMIT, limits.sm_count);
-  for (const int m : {72, 96, 128, 160, 192, 256, 384, 512, 1024, 2048, 4096, 8192}) {
+  for (const int m : {72, 80, 96, 128, 160, 192, 256, 384, 512, 1024, 2048, 4096, 8192}) {
     for (const Choice& choice : Choices(m, sweep)) {
       double layer_us = 0, layer_flop = 0;
       std::printf("m %4d %-10s", m, choice.name);

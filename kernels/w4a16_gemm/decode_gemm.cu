@@ -205,12 +205,15 @@ KernelError LaunchKind(const DecodeGemmConfig& config, const KernelParameters& p
     case 64:
       return wgmma ? LaunchRows<kKind, 64, true>(config, p, context)
                    : LaunchRows<kKind, 64, false>(config, p, context);
+    case 80:
+      return LaunchRows<kKind, 80, true>(config, p, context);
     case 96:
       return LaunchRows<kKind, 96, true>(config, p, context);
     case 128:
       return LaunchRows<kKind, 128, true>(config, p, context);
     default:
-      return {kInvalidArgument, "LaunchDecodeGemm: padded_rows is not 8, 16, 32, 64, 96 or 128"};
+      return {kInvalidArgument,
+              "LaunchDecodeGemm: padded_rows is not 8, 16, 32, 64, 80, 96 or 128"};
   }
 }
 

@@ -36,8 +36,8 @@ enum class GemmFamily {
 
 struct DecodeGemmConfig {
   GemmFamily family = GemmFamily::kBulk;
-  int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding; 96, 128:
-                           // windows of a larger batch (kWgmma only)
+  int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding; 80, 96,
+                           // 128: windows of a larger batch (kWgmma only)
   int stages = 0;          // ring depth
   int prefetch_steps = 0;  // steps of the next matrix that each block asks into L2
   StripeMap map;

@@ -86,7 +86,8 @@ namespace {
 
 // The rows of the window that holds the last 1..128 rows.
 int WindowRows(int rows) {
-  return rows <= 16 ? 16 : rows <= 64 ? PaddedRows(rows) : rows <= 96 ? 96 : 128;
+  if (rows <= 64) return std::max(16, PaddedRows(rows));
+  return rows <= 80 ? 80 : rows <= 96 ? 96 : 128;
 }
 
 // In steps of 128 rows. What a window costs beside its steps (its first stage, the epilogue, the
@@ -96,7 +97,7 @@ double StripesTime(int m, const StripeMap& map) {
   const double steps = static_cast<double>(map.steps()) / map.blocks;
   const int full_windows = (m - 1) / kPrefillTileTokens;
   const int last = WindowRows(m - full_windows * kPrefillTileTokens);
-  const double last_time = last == 128 ? 1 : last == 96 ? 0.8 : last == 64 ? 0.7 : 0.55;
+  const double last_time = last == 128 ? 1 : last >= 80 ? 0.8 : last == 64 ? 0.7 : 0.55;
   return full_windows * (steps + kEndsOfFull) + last_time * steps +
          (last == 128 ? kEndsOfLast128 : kEndsOfLast);
 }

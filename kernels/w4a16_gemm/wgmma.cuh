@@ -46,6 +46,18 @@ __device__ inline void Wgmma(float (&d)[8][4], const uint32_t (&a)[4], uint64_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 #endif
 }
+__device__ inline void Wgmma(float (&d)[10][4], const uint32_t (&a)[4], uint64_t b) {
+#ifdef BEHEMOTH_WGMMA
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
+      "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,"
+      "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39},"
+      " {%40,%41,%42,%43}, %44, 1, 1, 1, 0;"
+      : BEHEMOTH_ACC4(0), BEHEMOTH_ACC4(1), BEHEMOTH_ACC4(2), BEHEMOTH_ACC4(3), BEHEMOTH_ACC4(4),
+        BEHEMOTH_ACC4(5), BEHEMOTH_ACC4(6), BEHEMOTH_ACC4(7), BEHEMOTH_ACC4(8), BEHEMOTH_ACC4(9)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#endif
+}
 __device__ inline void Wgmma(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b) {
 #ifdef BEHEMOTH_WGMMA
   asm volatile(

@@ -163,7 +163,7 @@ TEST_P(RowBits, AreTheSameInEveryKernelAndForEveryNumberOfRows) {
       ExpectSample(Decode(m, GemmFamily::kWgmma), sample, "wgmma, m " + std::to_string(m));
     }
   }
-  for (const int m : {1, 8, 64, 65, 128, 200}) {
+  for (const int m : {1, 8, 64, 65, 90, 128, 200}) {
     for (const int tile_rows : {256, 128}) {
       ExpectSample(Prefill(m, {.tile_rows = tile_rows}), sample,
                    "tiles of " + std::to_string(tile_rows) + ", m " + std::to_string(m));

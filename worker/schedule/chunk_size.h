@@ -1,15 +1,18 @@
 // How many prompt tokens a step may carry while others decode, so that a step with them takes no
 // longer than the inter-token target.
 //
-// A device's time grows in steps, not in a line: a GEMM computes whole windows of rows, and the
-// next window can cost half as much again as the one before. So time is learned for each number of
-// windows ("grains") that has been seen, and beside it what attention adds with the context:
+// A device's time grows in steps, not in a line: a GEMM computes whole windows of rows (64, 80, 96,
+// 128 on an H100), and the next window can cost half as much again as the one before. So time is
+// learned for each number of windows ("grains") that has been seen, and beside it what attention
+// adds with the context:
 //
-//   step time = table[grains of all tokens] + attention * prompt tokens * context
+//   step time = table[grains of all tokens] + attention * max(prompt tokens, 128) * context
+//
+// A short chunk does not fill the device: its attention takes as long as a longer one's.
 //
 // Both as moving averages, from steps in which somebody decodes. A number of grains that was never
-// seen is guessed from its neighbours; one that was too slow is tried again after a long while, as
-// its time may have been an accident's.
+// seen is guessed from its neighbours, with caution above the highest one; one that was too slow is
+// tried again after a long while, as its time may have been an accident's.
 // Engine thread only. Time comes in as measured durations.
 #pragma once
 
@@ -25,8 +28,8 @@ class ChunkSize {
   // Prefill always gets on: with this many tokens a step an 8,192-token prompt is in after 512
   // steps, even if the target cannot be kept.
   static constexpr int32_t kSmallest = 16;
-  static constexpr int32_t kSmallestGrain = 32;  // tokens
-  static constexpr int32_t kFirst = 64;  // before anything is known
+  static constexpr int32_t kSmallestGrain = 16;  // tokens
+  static constexpr int32_t kFirst = 64;          // before anything is known
   // Weight of the newest measurement: half of the memory is the last two.
   static constexpr double kGain = 0.3;
   // Steps after which a number of grains that is avoided is thought 1 % faster.
@@ -35,8 +38,10 @@ class ChunkSize {
   struct Step {
     int32_t decodes = 0;        // tokens of those who decode
     int32_t prompt_tokens = 0;  // of chunks
-    int64_t attended = 0;       // the sum, over the prompt tokens, of the context behind each
+    int64_t attended = 0;       // the sum of Attended() over the chunks
   };
+  // What attention is thought to cost a chunk of `tokens` that begins at `context`.
+  static int64_t Attended(int32_t tokens, int32_t context);
 
   // `multiple`: the device's window, in tokens of a step. Zero `target`: no limit but `max_tokens`.
   ChunkSize(int32_t max_tokens, int32_t multiple, absl::Duration target);
@@ -56,7 +61,7 @@ class ChunkSize {
   const int32_t grain_;  // tokens
   const double target_s_;
   std::vector<double> table_s_;  // by grains; 0 = not seen
-  double attention_s_ = 0;       // for 2^20 pairs of prompt token and context token
+  double attention_s_ = 0;       // for 2^18 of Attended()
   int32_t steps_ = 0;            // since the last forgetting
 };
 

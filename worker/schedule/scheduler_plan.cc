@@ -203,7 +203,7 @@ void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
     const int32_t tokens = std::min(left, sequence->length() - sequence->planned);
     left -= tokens;
     planning_->load.prompt_tokens += tokens;
-    planning_->load.attended += int64_t{tokens} * (sequence->planned + tokens / 2);
+    planning_->load.attended += ChunkSize::Attended(tokens, sequence->planned);
     FairQueue::Charge(sequence->request->share, FairQueue::kPrefillWork * tokens);
     EmitRow(*sequence, tokens);
   }
