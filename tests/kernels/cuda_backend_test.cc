@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/unit/worker/checkpoint/model_files.h"
 #include "tests/unit/worker/model/model_harness.h"
 
 namespace behemoth::worker {
@@ -257,6 +258,60 @@ TEST_F(CudaBackendTest, Fp8KeysAndValuesStayNearBf16Ones) {
   // e4m3 keeps 3 bits: 2^-4 of each key and value, averaged over many.
   EXPECT_LT(std::sqrt(difference / size), 0x1p-4);
   EXPECT_GT(difference, 0);
+}
+
+// The tiny checkpoint with scales of keys and values for each layer.
+void WriteScaledCheckpoint(const ModelFiles& files, float scale) {
+  for (const auto& entry : std::filesystem::directory_iterator(Source("tests/models/tiny"))) {
+    std::filesystem::copy(entry.path(), files.path(), std::filesystem::copy_options::recursive);
+  }
+  nlohmann::json config = nlohmann::json::parse(std::ifstream(files.path() / "config.json"));
+  config["quantization_config"]["kv_cache_scheme"] = {
+      {"num_bits", 8}, {"type", "float"}, {"strategy", "tensor"}, {"dynamic", false}};
+  files.Write("config.json", config.dump());
+  std::vector<FileTensor> scales;
+  nlohmann::json map;
+  for (int layer = 0; layer < config["num_hidden_layers"].get<int>(); ++layer) {
+    for (const char* name : {"k_scale", "v_scale"}) {
+      const std::string tensor =
+          "model.layers." + std::to_string(layer) + ".self_attn." + std::string(name);
+      scales.push_back({tensor, "F32", {1}, BytesOf<float>({scale})});
+      map[tensor] = "scales.safetensors";
+    }
+  }
+  files.WriteTensors("scales.safetensors", scales);
+  std::ifstream weights(files.path() / "model.safetensors", std::ios::binary);
+  uint64_t header_bytes = 0;
+  weights.read(reinterpret_cast<char*>(&header_bytes), sizeof(header_bytes));
+  std::string header(header_bytes, ' ');
+  weights.read(header.data(), static_cast<std::streamsize>(header_bytes));
+  const nlohmann::json tensors = nlohmann::json::parse(header);
+  for (const auto& [name, tensor] : tensors.items()) {
+    if (name != "__metadata__") map[name] = "model.safetensors";
+  }
+  files.Write("model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+}
+
+// A power of two moves e4m3's range and rounds like 1 does: the same logits, as long as no value
+// leaves the range. A scale that pushes values under e4m3's smallest makes others.
+TEST_F(CudaBackendTest, ScalesOfKeysAndValuesComeFromTheCheckpoint) {
+  const auto logits_at = [](float scale) {
+    const ModelFiles files;
+    WriteScaledCheckpoint(files, scale);
+    HarnessOptions options = Wide();
+    options.folder = files.folder();
+    options.kv_type = KvType::kFp8;
+    ModelHarness model(options);
+    return model.ok() ? model.LogitsAfter(SomeTokens(100, model.vocabulary_size(), 3), 256)
+                      : std::vector<float>();
+  };
+  HarnessOptions options = Wide();
+  options.kv_type = KvType::kFp8;
+  ModelHarness plain(options);
+  ASSERT_TRUE(plain.ok());
+  const auto unscaled = plain.LogitsAfter(SomeTokens(100, plain.vocabulary_size(), 3), 256);
+  EXPECT_TRUE(SameBits(logits_at(1.0f), unscaled));
+  EXPECT_FALSE(SameBits(logits_at(4096.0f), unscaled));
 }
 
 }  // namespace

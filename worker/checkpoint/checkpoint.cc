@@ -4,6 +4,7 @@
 #include <absl/strings/str_split.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -173,8 +174,8 @@ absl::StatusOr<DenseMatrix> Checkpoint::FindMatrix(const std::string& name,
   matrix.type = dtype == "F32"   ? ElementType::kFloat32
                 : dtype == "F16" ? ElementType::kFloat16
                                  : ElementType::kBfloat16;
-  matrix.rows = shape.size() == 1 ? 1 : static_cast<int32_t>(shape[0]);
-  matrix.cols = static_cast<int32_t>(shape.back());
+  matrix.rows = shape.size() < 2 ? 1 : static_cast<int32_t>(shape[0]);
+  matrix.cols = shape.empty() ? 1 : static_cast<int32_t>(shape.back());
   matrix.bytes = Stored<uint8_t>(*std::move(bytes));
   return matrix;
 }
@@ -227,6 +228,26 @@ absl::StatusOr<LinearWeights> Checkpoint::ReadLinear(const std::string& module, 
   absl::StatusOr<DenseMatrix> weight = ReadDense(module + ".weight", out, in);
   if (!weight.ok()) return weight.status();
   return LinearWeights{out, in, *std::move(weight)};
+}
+
+absl::StatusOr<std::vector<float>> Checkpoint::ReadKvScale(const std::string& name,
+                                                           int32_t kv_heads) {
+  if (!scheme_.has_kv_scales()) return std::vector<float>();
+  const auto place = places_.find(name);
+  if (place == places_.end()) return Bad(name, "is missing, but there is a kv_cache_scheme");
+  absl::StatusOr<DenseMatrix> stored = FindMatrix(name, place->second.entry->shape);
+  if (!stored.ok()) return stored.status();
+  if (absl::Status loaded = stored->bytes.Load(); !loaded.ok()) return loaded;
+  std::vector<float> scales = FloatsOf(*stored);
+  if (scales.size() == 1) scales.resize(static_cast<size_t>(kv_heads), scales[0]);
+  if (scales.size() != static_cast<size_t>(kv_heads)) {
+    return Bad(name, absl::StrCat("has ", scales.size(), " elements; one, or one for each of ",
+                                  kv_heads, " KV heads, can be served"));
+  }
+  for (const float scale : scales) {
+    if (!(scale > 0) || !std::isfinite(scale)) return Bad(name, "holds a scale that is not > 0");
+  }
+  return scales;
 }
 
 absl::StatusOr<std::string> Checkpoint::Fingerprint(const std::string& config_text) const {

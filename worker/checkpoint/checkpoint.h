@@ -30,6 +30,8 @@ class Checkpoint : public WeightSource {
                                            int32_t in) override;
   absl::StatusOr<bool> ShareInputOrder(const std::vector<std::string>& modules,
                                        int32_t in) override;
+  absl::StatusOr<std::vector<float>> ReadKvScale(const std::string& name,
+                                                 int32_t kv_heads) override;
 
   // ---- What the format readers ask ----
   bool Has(const std::string& name) const { return places_.contains(name); }

@@ -178,6 +178,26 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseSection(const Json& 
                    Quoted(method) + " is not served (compressed-tensors and gptq are)");
 }
 
+// Static scales of fp8 keys and values: one for a tensor or one for each head.
+absl::Status QuantizationConfig::ParseKvScheme(const Json* section) {
+  if (section == nullptr) return absl::OkStatus();
+  JsonFields fields("quantization_config.kv_cache_scheme", *section);
+  const auto is = [](const auto& value, const auto& only) { return !value || *value == only; };
+  const std::string strategy = fields.String("strategy").value_or("tensor");
+  const bool served = is(fields.Int("num_bits", 1, 64), 8) &&
+                      is(fields.String("type"), std::string("float")) &&
+                      is(fields.Bool("dynamic"), false) && is(fields.Bool("symmetric"), true) &&
+                      (strategy == "tensor" || strategy == "attn_head");
+  if (!fields.status().ok()) return fields.status();
+  if (!served) {
+    return NotServed(
+        "kv_cache_scheme",
+        "is not served (8-bit float, symmetric, not dynamic, by tensor or attn_head is)");
+  }
+  has_kv_scales_ = true;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseCompressedTensors(const Json& section) {
   JsonFields fields("quantization_config", section);
   const std::string format = fields.String("format").value_or("pack-quantized");
@@ -185,7 +205,9 @@ absl::StatusOr<QuantizationConfig> QuantizationConfig::ParseCompressedTensors(co
     if (!SaysNothing(section, key)) return NotServed(key, "is not served");
   }
   QuantizationConfig config;
-  config.has_kv_scales_ = fields.Object("kv_cache_scheme") != nullptr;
+  if (absl::Status bad = config.ParseKvScheme(fields.Object("kv_cache_scheme")); !bad.ok()) {
+    return bad;
+  }
   absl::StatusOr<std::vector<ModulePattern>> ignore = Patterns(fields, "ignore");
   if (!ignore.ok()) return ignore.status();
   config.ignore_ = *std::move(ignore);

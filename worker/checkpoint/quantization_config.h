@@ -64,7 +64,7 @@ class QuantizationConfig {
   // `ignore` wins over `targets`; of two groups the first that matches.
   std::optional<LinearScheme> SchemeOf(const std::string& module) const;
   bool quantized() const { return !groups_.empty(); }
-  // kv_cache_scheme is present: k_scale and v_scale tensors may be in the files.
+  // kv_cache_scheme is present: every layer has self_attn.k_scale and v_scale.
   bool has_kv_scales() const { return has_kv_scales_; }
   // "pack-quantized int4 g128 symmetric", "gptq int4 g128 desc_act", "none".
   std::string Describe() const;
@@ -73,6 +73,7 @@ class QuantizationConfig {
   static absl::StatusOr<QuantizationConfig> ParseCompressedTensors(const nlohmann::json& section);
   static absl::StatusOr<QuantizationConfig> ParseGptq(const nlohmann::json& section,
                                                       const nlohmann::json& model);
+  absl::Status ParseKvScheme(const nlohmann::json* section);
 
   std::vector<QuantizationGroup> groups_;
   std::vector<ModulePattern> ignore_;

@@ -29,6 +29,12 @@ class WeightSource {
                                                int32_t /*in*/) {
     return true;
   }
+  // What a layer's fp8 keys or values are to be multiplied by, one for each KV head; empty = 1.
+  // `name`: "model.layers.0.self_attn.k_scale".
+  virtual absl::StatusOr<std::vector<float>> ReadKvScale(const std::string& /*name*/,
+                                                         int32_t /*kv_heads*/) {
+    return std::vector<float>();
+  }
 };
 
 }  // namespace behemoth::worker

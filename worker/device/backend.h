@@ -82,6 +82,12 @@ class Backend {
                                                  LinearUse use) = 0;
   virtual absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) = 0;
   virtual absl::StatusOr<TableHandle> AddTable(DenseMatrix table) = 0;
+  // Layer `layer`'s fp8 keys and values are stored divided by these, one for each KV head. Without
+  // them the scale is 1; a cache of another type needs none.
+  virtual absl::Status SetKvScales(int32_t /*layer*/, const std::vector<float>& /*k*/,
+                                   const std::vector<float>& /*v*/) {
+    return absl::OkStatus();
+  }
   // The table itself as a projection (tied head).
   virtual absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) = 0;
   // After the last weight: all are in place when this returns. Files may be read until then, and

@@ -78,6 +78,14 @@ class Loader {
         absl::Status(added.status().code(), absl::StrCat(module, ": ", added.status().message())));
   }
 
+  void KvScales(int32_t layer, const std::string& attention, int32_t kv_heads) {
+    if (!status_.ok()) return;
+    absl::StatusOr<std::vector<float>> k = source_.ReadKvScale(attention + "k_scale", kv_heads);
+    absl::StatusOr<std::vector<float>> v = source_.ReadKvScale(attention + "v_scale", kv_heads);
+    status_ = !k.ok() ? k.status() : v.status();
+    if (status_.ok() && !k->empty()) status_ = backend_.SetKvScales(layer, *k, *v);
+  }
+
   LinearHandle TiedHead(TableHandle table) {
     return status_.ok() ? Take(backend_.TableAsLinear(table)) : LinearHandle();
   }
@@ -104,6 +112,7 @@ LayerWeights LoadLayer(const ModelConfig& c, int32_t layer, Loader& load) {
   LayerWeights weights;
   weights.attention_norm = load.Gain(At(layer) + "input_layernorm.weight", c.hidden_size);
   weights.qkv = load.Linear(Qkv(c, layer));
+  load.KvScales(layer, At(layer) + "self_attn.", c.kv_heads);
   weights.attention_out = load.Linear(AttentionOut(c, layer));
   weights.mlp_norm = load.Gain(At(layer) + "post_attention_layernorm.weight", c.hidden_size);
   weights.gate_up = load.Linear(GateUp(c, layer));

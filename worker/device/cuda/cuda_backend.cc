@@ -208,6 +208,27 @@ absl::StatusOr<TableHandle> CudaBackend::AddTable(DenseMatrix table) {
   return static_cast<TableHandle>(tables_.size() - 1);
 }
 
+absl::Status CudaBackend::SetKvScales(int32_t layer, const std::vector<float>& k,
+                                      const std::vector<float>& v) {
+  has_kv_scales_ = spec_.kv_type == KvType::kFp8;
+  if (!has_kv_scales_) return absl::OkStatus();
+  float* const to = work_.kv_scales + int64_t{layer} * 2 * spec_.kv_heads;
+  const size_t bytes = static_cast<size_t>(spec_.kv_heads) * sizeof(float);
+  absl::Status status =
+      FromCuda(cudaMemcpy(to, k.data(), bytes, cudaMemcpyHostToDevice), "upload of KV scales");
+  status.Update(FromCuda(cudaMemcpy(to + spec_.kv_heads, v.data(), bytes, cudaMemcpyHostToDevice),
+                         "upload of KV scales"));
+  return status;
+}
+
+const float* CudaBackend::KeyScales(int32_t layer) const {
+  return has_kv_scales_ ? work_.kv_scales + int64_t{layer} * 2 * spec_.kv_heads : nullptr;
+}
+
+const float* CudaBackend::ValueScales(int32_t layer) const {
+  return has_kv_scales_ ? KeyScales(layer) + spec_.kv_heads : nullptr;
+}
+
 absl::StatusOr<LinearHandle> CudaBackend::TableAsLinear(TableHandle handle) {
   if (absl::Status uploaded = upload_->Flush(); !uploaded.ok()) return uploaded;
   const Table& table = tables_[static_cast<size_t>(handle)];
@@ -398,6 +419,8 @@ void CudaBackend::RopeAndStore(int32_t layer, Tensor qkv) {
   args.block_table_stride = StepInputs::TableStride(spec_.limits);
   args.q = work_.q;
   args.kv = LayerPool(layer);
+  args.k_scale = KeyScales(layer);
+  args.v_scale = ValueScales(layer);
   args.shape = shape_.kv;
   args.q_heads = shape_.q_heads;
   args.rows = qkv.rows;
@@ -409,6 +432,8 @@ void CudaBackend::Attention(int32_t layer, Tensor, Tensor out) {
   args.shape = shape_;
   args.q = work_.q;
   args.kv = LayerPool(layer);
+  args.k_scale = KeyScales(layer);
+  args.v_scale = ValueScales(layer);
   args.block_table = work_.inputs.tables;
   args.block_table_stride = StepInputs::TableStride(spec_.limits);
   args.kv_len = work_.inputs.kv_len;

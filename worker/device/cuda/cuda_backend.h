@@ -39,6 +39,8 @@ class CudaBackend : public Backend {
   absl::StatusOr<LinearHandle> AddLinear(std::vector<LinearWeights> parts, LinearUse use) override;
   absl::StatusOr<GainHandle> AddGain(const DenseMatrix& gain) override;
   absl::StatusOr<TableHandle> AddTable(DenseMatrix table) override;
+  absl::Status SetKvScales(int32_t layer, const std::vector<float>& k,
+                           const std::vector<float>& v) override;
   absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override;
   absl::Status FinishWeights() override;
   LoadTimes load_times() const override { return load_times_; }
@@ -100,6 +102,9 @@ class CudaBackend : public Backend {
                 kernels::GemmOutput output);
   void DecodeAttention(const kernels::PagedAttentionArgs& all);
   char* LayerPool(int32_t layer) const;
+  // [kv_heads]; null = 1.
+  const float* KeyScales(int32_t layer) const;
+  const float* ValueScales(int32_t layer) const;
 
   const BackendSpec spec_;
   const int32_t ordinal_;
@@ -125,6 +130,7 @@ class CudaBackend : public Backend {
   std::vector<ResultArrays> host_results_;  // by staging
   std::vector<const kernels::bf16*> gains_;
   std::vector<Table> tables_;
+  bool has_kv_scales_ = false;
   GraphCache graphs_;
 
   StepShape step_;

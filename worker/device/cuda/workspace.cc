@@ -38,6 +38,7 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
   const size_t scratch = kernels::SampleScratchBytes(runner.vocabulary_size, runner.max_sequences);
   w.sample_scratch = scratch == 0 ? nullptr : arena.Take<uint32_t>(scratch / sizeof(uint32_t));
   w.inverse_frequency = arena.Take<float>(static_cast<size_t>(spec.head_dim / 2));
+  w.kv_scales = arena.Take<float>(static_cast<size_t>(2 * spec.layers * spec.kv_heads));
   w.q = arena.Take<kernels::bf16>(static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *
                                   static_cast<size_t>(spec.attention_heads * spec.head_dim));
   w.attention_bytes = kernels::DecodeWorkspaceBytes(attention, decode, kDecodeAttentionRows);

@@ -26,6 +26,7 @@ struct Workspace {
   int32_t* slot_token;         // [S]: what each slot sampled last
   uint32_t* sample_scratch;    // null where a row of logits fits the registers
   float* inverse_frequency;    // [head_dim / 2]
+  float* kv_scales;            // [layers][k, v][kv_heads]
   kernels::bf16* q;            // [T, heads * head_dim], rotated
   void* attention;             // of kDecodeAttentionRows rows
   size_t attention_bytes = 0;  // zeroed once

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -315,6 +316,45 @@ TEST(CheckpointTest, TheFingerprintSeesConfigNamesAndBytes) {
   EXPECT_NE(print("b", "12345", "{}"), first);
   EXPECT_NE(print("a", "12346", "{}"), first);
   EXPECT_NE(print("a", "12345", "{ }"), first);
+}
+
+// ---- Scales of keys and values
+// ------------------------------------------------------------------
+Json KvScheme() {
+  Json scheme = PackQuantized();
+  scheme["kv_cache_scheme"] = {
+      {"num_bits", 8}, {"type", "float"}, {"strategy", "tensor"}, {"dynamic", false}};
+  return scheme;
+}
+
+absl::StatusOr<std::vector<float>> KvScale(const Json& scheme, const FileTensor& tensor) {
+  const ModelFiles files;
+  files.WriteTensors("model.safetensors", {tensor});
+  auto checkpoint = Checkpoint::Open(files.folder(), Scheme(scheme));
+  if (!checkpoint.ok()) return checkpoint.status();
+  return checkpoint->ReadKvScale("a.k_scale", 2);
+}
+
+TEST(KvScaleTest, OneForAllHeadsOrOneForEach) {
+  const std::vector<float> one = {0.5f}, two = {0.5f, 0.25f};
+  EXPECT_THAT(*KvScale(KvScheme(), {"a.k_scale", "F32", {1}, BytesOf(one)}),
+              testing::ElementsAre(0.5f, 0.5f));
+  EXPECT_THAT(*KvScale(KvScheme(), {"a.k_scale", "BF16", {}, BytesOf<uint16_t>({0x3e80})}),
+              testing::ElementsAre(0.25f, 0.25f));
+  EXPECT_THAT(*KvScale(KvScheme(), {"a.k_scale", "F32", {2, 1, 1}, BytesOf(two)}),
+              testing::ElementsAre(0.5f, 0.25f));
+  EXPECT_THAT(*KvScale(PackQuantized(), {"a.k_scale", "F32", {1}, BytesOf(one)}),
+              testing::IsEmpty());
+}
+
+TEST(KvScaleTest, WhatCannotBeServedIsNamed) {
+  const std::vector<float> three(3, 1.0f);
+  for (const FileTensor& bad : {FileTensor{"a.k_scale", "F32", {3}, BytesOf(three)},
+                                FileTensor{"a.k_scale", "F32", {1}, BytesOf<float>({0.0f})},
+                                FileTensor{"a.k_scale", "F32", {1}, BytesOf<float>({NAN})},
+                                FileTensor{"a.v_scale", "F32", {1}, BytesOf<float>({1.0f})}}) {
+    EXPECT_THAT(KvScale(KvScheme(), bad).status().message(), HasSubstr("a.k_scale"));
+  }
 }
 
 // ---- Random weights
