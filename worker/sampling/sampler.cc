@@ -53,7 +53,10 @@ void SamplerState::Count(TokenId token) {
   last_token_ = token;
 }
 
-void SamplerState::ApplyMasks(std::span<float> logits) const {
+void SamplerState::ApplyMasks(std::span<float> logits, std::span<const uint32_t> allowed) const {
+  for (size_t id = 0; id < logits.size() && !allowed.empty(); ++id) {
+    if ((allowed[id / 32] >> (id % 32) & 1) == 0) logits[id] = kRemoved;
+  }
   for (size_t id = 0; id < is_allowed_.size(); ++id) {
     if (!is_allowed_[id]) logits[id] = kRemoved;
   }
@@ -80,7 +83,8 @@ void SamplerState::ApplyPenalties(std::span<float> logits) const {
   }
 }
 
-SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
+SampleResult SamplerState::Sample(std::span<float> logits, int32_t position,
+                                  std::span<const uint32_t> allowed) {
   const SamplingParams& p = *params_;
   SampleResult result;
   result.finite = IsUsable(logits);
@@ -88,7 +92,7 @@ SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
   std::vector<float> raw;
   if (p.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
 
-  ApplyMasks(logits);
+  ApplyMasks(logits, allowed);
   ApplyPenalties(logits);
   const float largest = logits[ArgMax(logits)];
   result.finite = std::isfinite(largest);  // -inf: everything is masked

@@ -27,11 +27,13 @@ class SamplerState {
   const SamplingParams& params() const { return *params_; }
 
   // Consumes `logits`, [vocabulary]. Counts the token it returns. If no token survives the masks,
-  // or a logit is NaN or +inf, `finite` is false and nothing is counted.
-  SampleResult Sample(std::span<float> logits, int32_t position);
+  // or a logit is NaN or +inf, `finite` is false and nothing is counted. `allowed`: empty = all, or
+  // ceil(vocabulary / 32) words whose bit i % 32 of word i / 32 says that id i may be sampled.
+  SampleResult Sample(std::span<float> logits, int32_t position,
+                      std::span<const uint32_t> allowed = {});
 
  private:
-  void ApplyMasks(std::span<float> logits) const;
+  void ApplyMasks(std::span<float> logits, std::span<const uint32_t> allowed) const;
   void ApplyPenalties(std::span<float> logits) const;
   void Count(TokenId token);
 
