@@ -10,7 +10,7 @@ behemoth_library(behemoth_worker_model
           device/cuda/host_upload.cc device/host_memory.cc device/plan_check.cc
           model/activations.cc model/model_config.cc model/transformer.cc model/weights.cc
           runner/model_folder.cc runner/model_loader.cc runner/transformer_runner.cc
-          sampling/sampler.cc sampling/stages.cc
+          sampling/sampler.cc sampling/stages.cc sampling/token_history.cc
   LIBS behemoth_kernels behemoth_support absl::status absl::statusor absl::strings
        absl::synchronization absl::time
        nlohmann_json::nlohmann_json ${RE2_LIBRARY} Threads::Threads)

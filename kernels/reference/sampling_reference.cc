@@ -21,13 +21,23 @@ std::vector<float> RawLogits(const SampleArgs& args, int row) {
   return raw;
 }
 
-void Adjust(const SampleArgs& args, int slot, int position, std::vector<float>* logits) {
+// Everything is allowed where a row has no mask.
+bool IsAllowed(const SampleArgs& args, int row, size_t id) {
+  if (args.mask == nullptr || args.mask_line[row] < 0) return true;
+  const size_t words = (static_cast<size_t>(args.vocabulary) + 31) / 32;
+  const size_t line = static_cast<size_t>(args.mask_line[row]) * words;
+  return (args.mask[line + id / 32] >> (id % 32) & 1) != 0;
+}
+
+void Adjust(const SampleArgs& args, int row, std::vector<float>* logits) {
+  const int slot = args.slot[row], position = args.position[row];
   const SlotSampling& s = args.sampling[slot];
   const size_t line = static_cast<size_t>(slot) * logits->size();
   for (size_t id = 0; id < logits->size(); ++id) {
     float& x = (*logits)[id];
     const uint32_t use = s.tracks_tokens != 0 ? args.token_use[line + id] : 0;
     if (s.has_bias != 0) x += args.bias[line + id];
+    if (!IsAllowed(args, row, id)) x = -INFINITY;
     if ((use & kIsStop) != 0 && position < s.min_position) x = -INFINITY;
     const uint32_t count = use & kOutputCount;
     if (count != 0 || (use & kInPrompt) != 0) {
@@ -116,7 +126,7 @@ void Sample(const SampleArgs& args) {
     } else if (args.score_token != nullptr) {
       out.token = args.score_token[row];
     } else {
-      Adjust(args, slot, args.position[row], &logits);
+      Adjust(args, row, &logits);
       const auto best = std::max_element(logits.begin(), logits.end());
       if (*best == -INFINITY) {
         out.status = SampleStatus::kNothingAllowed;

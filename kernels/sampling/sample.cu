@@ -184,6 +184,7 @@ class RowSampler {
         slot_(args.slot[row]),
         position_(args.position[row]),
         sampling_(args.sampling[slot_]),
+        mask_(MaskOf(args, row)),
         shared_(shared),
         reduce_(shared),
         words_(Scratch(args, row), (args.vocabulary + kSweepIds - 1) / kSweepIds) {}
@@ -214,6 +215,12 @@ class RowSampler {
   __device__ static uint32_t* Scratch(const SampleArgs& args, int row) {
     const size_t sweeps = (args.vocabulary + kSweepIds - 1) / kSweepIds;
     return args.scratch + static_cast<size_t>(row) * sweeps * kSweepIds;
+  }
+
+  __device__ static const uint32_t* MaskOf(const SampleArgs& args, int row) {
+    if (args.mask == nullptr || args.mask_line[row] < 0) return nullptr;
+    const size_t words = (static_cast<size_t>(args.vocabulary) + 31) / 32;
+    return args.mask + static_cast<size_t>(args.mask_line[row]) * words;
   }
 
   // Words = raw logits; -inf past the vocabulary.
@@ -268,12 +275,15 @@ class RowSampler {
     const size_t line = static_cast<size_t>(slot_) * args_.vocabulary;
     const float* bias = sampling_.has_bias != 0 ? args_.bias : nullptr;
     const uint32_t* use = sampling_.tracks_tokens != 0 ? args_.token_use : nullptr;
-    if (bias == nullptr && use == nullptr) return;
+    if (bias == nullptr && use == nullptr && mask_ == nullptr) return;
     words_.Transform([&](int sweep, uint4 word) {
       const int id = FirstId(sweep);
+      if (id >= args_.vocabulary) return word;
+      const uint32_t allowed = mask_ == nullptr ? ~0u : mask_[id / 32] >> (id % 32);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         if (id + e >= args_.vocabulary) continue;
+        if ((allowed >> e & 1) == 0) Word(word, e) = 0xff800000u;
         const float x =
             AdjustOne(__uint_as_float(Word(word, e)), bias == nullptr ? 0.0f : bias[line + id + e],
                       use == nullptr ? 0u : use[line + id + e]);
@@ -501,6 +511,7 @@ class RowSampler {
   const SampleArgs& args_;
   const int row_, slot_, position_;
   const SlotSampling sampling_;
+  const uint32_t* const mask_;  // the row's line, or null
   SharedState* shared_;
   Reducer reduce_;
   RowWords<kHeld> words_;

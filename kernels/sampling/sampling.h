@@ -81,11 +81,15 @@ struct SampleArgs {
   const int32_t* score_token = nullptr;
   const SlotSampling* sampling = nullptr;  // [slots]
   uint32_t* token_use = nullptr;           // [slots, vocabulary]; null if no slot tracks tokens
-  const float* bias = nullptr;    // [slots, vocabulary], -inf = banned; null if no slot has a bias
-  int32_t* slot_token = nullptr;  // [slots] or null: the token for the next step's embedding
-  SampleOutput* out = nullptr;    // [rows]
-  TopToken* top = nullptr;        // [rows, 20] or null; the first top_logprobs of a row are written
-  uint32_t* scratch = nullptr;    // SampleScratchBytes()
+  const float* bias = nullptr;  // [slots, vocabulary], -inf = banned; null if no slot has a bias
+  // Lines of ceil(vocabulary / 32) words: bit i % 32 of word i / 32 set = id i is allowed. Null =
+  // no row has one. Row r reads line mask_line[r]; < 0: everything is allowed.
+  const uint32_t* mask = nullptr;
+  const int32_t* mask_line = nullptr;  // [rows], with `mask`
+  int32_t* slot_token = nullptr;       // [slots] or null: the token for the next step's embedding
+  SampleOutput* out = nullptr;         // [rows]
+  TopToken* top = nullptr;      // [rows, 20] or null; the first top_logprobs of a row are written
+  uint32_t* scratch = nullptr;  // SampleScratchBytes()
   int rows = 0;
 };
 

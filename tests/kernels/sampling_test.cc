@@ -28,6 +28,8 @@ struct Batch {
       sampling.push_back(
           {.sequence = row % 3, .seed = 0x1234567890abcdefULL + static_cast<uint64_t>(row)});
     }
+    mask_line.assign(static_cast<size_t>(rows), -1);
+    mask.assign(2 * (static_cast<size_t>(vocabulary) + 31) / 32 + 2, ~0u);
   }
 
   float& logit(int row, int id) { return logits[static_cast<size_t>(row * stride + id)]; }
@@ -44,7 +46,8 @@ struct Batch {
   std::vector<float> logits, bias;
   std::vector<int32_t> slot, position;
   std::vector<SlotSampling> sampling;
-  std::vector<uint32_t> use;
+  std::vector<uint32_t> use, mask;
+  std::vector<int32_t> mask_line;
 };
 
 struct Outcome {
@@ -70,6 +73,8 @@ Outcome RunReference(const Batch& b) {
                      .sampling = b.sampling.data(),
                      .token_use = o.use.data(),
                      .bias = b.bias.data(),
+                     .mask = b.mask.data(),
+                     .mask_line = b.mask_line.data(),
                      .slot_token = o.slot_token.data(),
                      .out = o.out.data(),
                      .top = o.top.data(),
@@ -82,7 +87,8 @@ Outcome RunDevice(const Batch& b) {
   const DeviceArray<float> logits(b.logits), bias(b.bias);
   const DeviceArray<int32_t> slot(b.slot), position(b.position), slot_token(o.slot_token);
   const DeviceArray<SlotSampling> sampling(b.sampling);
-  const DeviceArray<uint32_t> use(b.use);
+  const DeviceArray<uint32_t> use(b.use), mask(b.mask);
+  const DeviceArray<int32_t> mask_line(b.mask_line);
   const DeviceArray<SampleOutput> out(o.out);
   const DeviceArray<TopToken> top(o.top);
   const DeviceArray<uint8_t> scratch(
@@ -95,6 +101,8 @@ Outcome RunDevice(const Batch& b) {
                                           .sampling = sampling.get(),
                                           .token_use = use.get(),
                                           .bias = bias.get(),
+                                          .mask = mask.get(),
+                                          .mask_line = mask_line.get(),
                                           .slot_token = slot_token.get(),
                                           .out = out.get(),
                                           .top = top.get(),
@@ -143,12 +151,25 @@ void Mix(Batch* b) {
   }
 }
 
+// Of three rows one has line 1, one line 0.
+void MaskSome(Batch* b) {
+  for (uint32_t& word : b->mask) word = static_cast<uint32_t>(b->values.Below(1 << 30)) * 5u;
+  for (int row = 0; row < b->rows; ++row) b->mask_line[static_cast<size_t>(row)] = 1 - row % 3;
+}
+
 class SampleVocabularies : public testing::TestWithParam<int> {};
 
 TEST_P(SampleVocabularies, EveryMixtureGivesTheReferencesToken) {
   SKIP_WITHOUT_GPU();
   Batch b(GetParam(), 60, 11);
   Mix(&b);
+  ExpectEqual(RunDevice(b), RunReference(b));
+}
+TEST_P(SampleVocabularies, MaskedRowsToo) {
+  SKIP_WITHOUT_GPU();
+  Batch b(GetParam(), 60, 17);
+  Mix(&b);
+  MaskSome(&b);
   ExpectEqual(RunDevice(b), RunReference(b));
 }
 INSTANTIATE_TEST_SUITE_P(All, SampleVocabularies,

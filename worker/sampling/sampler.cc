@@ -6,6 +6,7 @@
 
 #include "kernels/sampling/mass.h"
 #include "kernels/sampling/sampling.h"
+#include "kernels/sampling/stage_math.h"
 #include "worker/sampling/stages.h"
 
 namespace behemoth::worker {
@@ -39,6 +40,7 @@ void SamplerState::Bind(const SlotBinding& binding) {
   std::fill(output_counts_.begin(), output_counts_.end(), 0);
   std::fill(in_prompt_.begin(), in_prompt_.end(), 0);
   for (const TokenId id : binding.prompt) in_prompt_[id] = 1;
+  history_.Bind(*params_, binding.prompt);
   for (const TokenId id : binding.output) Count(id);
   is_allowed_.clear();
   if (!params_->allowed_ids.empty()) {
@@ -51,9 +53,13 @@ void SamplerState::Count(TokenId token) {
   ++output_counts_[token];
   ++output_length_;
   last_token_ = token;
+  history_.Append(token);
 }
 
-void SamplerState::ApplyMasks(std::span<float> logits) const {
+void SamplerState::ApplyMasks(std::span<float> logits, std::span<const uint32_t> allowed) const {
+  for (size_t id = 0; id < logits.size() && !allowed.empty(); ++id) {
+    if ((allowed[id / 32] >> (id % 32) & 1) == 0) logits[id] = kRemoved;
+  }
   for (size_t id = 0; id < is_allowed_.size(); ++id) {
     if (!is_allowed_[id]) logits[id] = kRemoved;
   }
@@ -80,7 +86,94 @@ void SamplerState::ApplyPenalties(std::span<float> logits) const {
   }
 }
 
-SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
+// At temperature 1, of the tokens that are left.
+float SamplerState::TemperatureOf(std::span<const float> logits, float largest) {
+  const SamplingParams& p = *params_;
+  if (!p.dynamic_temperature) return std::max(p.temperature, kernels::kGreedyTemperature);
+  kernels::Entropy entropy = {0, 0, 0};
+  for (const float logit : logits) {
+    if (logit == kRemoved) continue;
+    const uint32_t mass = kernels::MassOf(logit - largest);
+    ++entropy.count;
+    entropy.total += mass;
+    if (mass > 0) entropy.weighted += uint64_t{mass} * kernels::SurprisalOf(mass);
+  }
+  const DynamicTemperature& d = *p.dynamic_temperature;
+  return kernels::DynamicTemperatureOf(entropy, {d.low, d.high, d.exponent},
+                                       kernels::kGreedyTemperature);
+}
+
+void SamplerState::ApplyTemperature(std::span<float> logits, bool neutral) {
+  for (size_t id = 0; id < logits.size() && is_cut_; ++id) {
+    if (masses_[id] == 0) logits[id] = kRemoved;
+  }
+  const float largest = logits[ArgMax(logits)];
+  const float inverse = neutral ? 1.0f : 1.0f / TemperatureOf(logits, largest);
+  const float factor = neutral ? 0.0f : params_->smoothing_factor;
+  scaled_.resize(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    scaled_[id] =
+        kernels::Smooth((logits[id] - largest) * inverse, factor, params_->smoothing_curve);
+  }
+  masses_.resize(logits.size());
+  sampling::ToMasses(scaled_, factor > 0 ? scaled_[ArgMax(scaled_)] : 0.0f, masses_);
+}
+
+// Keeps logits within n standard deviations of the largest; the deviation is over what is left.
+void SamplerState::ApplyTopNSigma() {
+  const auto is_left = [&](size_t id) {
+    return scaled_[id] > kRemoved && (!is_cut_ || masses_[id] > 0);
+  };
+  float largest = kRemoved;
+  for (size_t id = 0; id < scaled_.size(); ++id) {
+    if (is_left(id)) largest = std::max(largest, scaled_[id]);
+  }
+  uint64_t sum = 0, squares = 0;
+  uint32_t count = 0;
+  for (size_t id = 0; id < scaled_.size(); ++id) {
+    if (!is_left(id)) continue;
+    const uint64_t distance = kernels::FixedDistance(largest - scaled_[id]);
+    ++count;
+    sum += distance;
+    squares += distance * distance;
+  }
+  const float most = kernels::Deviations(params_->top_n_sigma, count, sum, squares);
+  for (size_t id = 0; id < scaled_.size(); ++id) {
+    if (largest - scaled_[id] > most) masses_[id] = 0;
+  }
+}
+
+void SamplerState::ApplyStage(SamplerStage stage, std::span<float> logits, int32_t position) {
+  const SamplingParams& p = *params_;
+  if (stage == SamplerStage::kTemperature) return ApplyTemperature(logits, /*neutral=*/false);
+  if (stage == SamplerStage::kTopNSigma && p.top_n_sigma > 0) {
+    ApplyTopNSigma();
+  } else if (stage == SamplerStage::kTypicalP && p.typical_p < 1) {
+    sampling::TypicalP(masses_, p.typical_p);
+  } else if (stage == SamplerStage::kMinP && p.min_p > 0) {
+    sampling::MinP(masses_, p.min_p);
+  } else if (stage == SamplerStage::kTopK && p.top_k > 0) {
+    sampling::TopK(masses_, p.top_k, heap_);
+  } else if (stage == SamplerStage::kTopP && p.top_p < 1) {
+    sampling::TopP(masses_, p.top_p, heap_);
+  } else if (stage == SamplerStage::kXtc && p.xtc_threshold <= kernels::kMaxXtcThreshold &&
+             kernels::XtcHappens(p.seed, sequence_, position, p.xtc_probability)) {
+    sampling::Xtc(masses_, p.xtc_threshold);
+  } else {
+    return;
+  }
+  is_cut_ = true;
+}
+
+TokenId SamplerState::Draw(std::span<float> logits, int32_t position) {
+  is_cut_ = false;
+  if (params_->order[0] != SamplerStage::kTemperature) ApplyTemperature(logits, /*neutral=*/true);
+  for (const SamplerStage stage : params_->order) ApplyStage(stage, logits, position);
+  return sampling::Draw(masses_, kernels::DrawBits(params_->seed, sequence_, position));
+}
+
+SampleResult SamplerState::Sample(std::span<float> logits, int32_t position,
+                                  std::span<const uint32_t> allowed) {
   const SamplingParams& p = *params_;
   SampleResult result;
   result.finite = IsUsable(logits);
@@ -88,20 +181,17 @@ SampleResult SamplerState::Sample(std::span<float> logits, int32_t position) {
   std::vector<float> raw;
   if (p.top_logprobs >= 0) raw.assign(logits.begin(), logits.end());
 
-  ApplyMasks(logits);
+  ApplyMasks(logits, allowed);
+  history_.BanCompletions(logits);
+  history_.PenalizeRepeats(logits);
   ApplyPenalties(logits);
   const float largest = logits[ArgMax(logits)];
   result.finite = std::isfinite(largest);  // -inf: everything is masked
   if (!result.finite) return result;
-  if (p.temperature < kernels::kGreedyTemperature) {
+  if (!p.dynamic_temperature && p.temperature < kernels::kGreedyTemperature) {
     result.token = ArgMax(logits);
   } else {
-    masses_.resize(logits.size());
-    sampling::ToMasses(logits, largest, p.temperature, masses_);
-    if (p.min_p > 0) sampling::MinP(masses_, p.min_p);
-    if (p.top_k > 0) sampling::TopK(masses_, p.top_k, heap_);
-    if (p.top_p < 1) sampling::TopP(masses_, p.top_p, heap_);
-    result.token = sampling::Draw(masses_, kernels::DrawBits(p.seed, sequence_, position));
+    result.token = Draw(logits, position);
   }
   Count(result.token);
   if (p.top_logprobs >= 0) result.logprobs = ScoreToken(raw, result.token, p.top_logprobs);

@@ -12,6 +12,7 @@
 
 #include "worker/ids.h"
 #include "worker/sampling/sampling_params.h"
+#include "worker/sampling/token_history.h"
 #include "worker/schedule/step_plan.h"
 
 namespace behemoth::worker {
@@ -27,11 +28,20 @@ class SamplerState {
   const SamplingParams& params() const { return *params_; }
 
   // Consumes `logits`, [vocabulary]. Counts the token it returns. If no token survives the masks,
-  // or a logit is NaN or +inf, `finite` is false and nothing is counted.
-  SampleResult Sample(std::span<float> logits, int32_t position);
+  // or a logit is NaN or +inf, `finite` is false and nothing is counted. `allowed`: empty = all, or
+  // ceil(vocabulary / 32) words whose bit i % 32 of word i / 32 says that id i may be sampled.
+  SampleResult Sample(std::span<float> logits, int32_t position,
+                      std::span<const uint32_t> allowed = {});
 
  private:
-  void ApplyMasks(std::span<float> logits) const;
+  // From adjusted logits to a token. Not greedy.
+  TokenId Draw(std::span<float> logits, int32_t position);
+  void ApplyStage(SamplerStage stage, std::span<float> logits, int32_t position);
+  // Masses at the request's temperature, or at 1, of the tokens that are left.
+  void ApplyTemperature(std::span<float> logits, bool neutral);
+  void ApplyTopNSigma();
+  float TemperatureOf(std::span<const float> logits, float largest);
+  void ApplyMasks(std::span<float> logits, std::span<const uint32_t> allowed) const;
   void ApplyPenalties(std::span<float> logits) const;
   void Count(TokenId token);
 
@@ -42,8 +52,11 @@ class SamplerState {
   std::vector<int32_t> output_counts_;  // [vocabulary]
   std::vector<uint8_t> in_prompt_;      // [vocabulary]
   std::vector<uint8_t> is_allowed_;     // [vocabulary], or empty = all
-  std::vector<uint32_t> masses_;        // [vocabulary], of the row being sampled
-  std::vector<uint32_t> heap_;          // scratch of the truncating stages
+  TokenHistory history_;
+  std::vector<float> scaled_;     // [vocabulary], logits that `masses_` stand for
+  std::vector<uint32_t> masses_;  // [vocabulary], of the row being sampled
+  bool is_cut_ = false;           // a stage has removed tokens: those of mass 0 are out
+  std::vector<uint32_t> heap_;    // scratch of the truncating stages
 };
 
 // The raw distribution's view of `token`: log softmax, rank, and the `top` most likely ids.

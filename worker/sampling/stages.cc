@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/sampling/mass.h"
+#include "kernels/sampling/stage_math.h"
 
 // The arithmetic is of fused multiply-adds: one instruction where the processor has it, a library
 // call with the same result where not. Sanitizers run before the loader's choice may.
@@ -30,17 +31,14 @@ uint64_t Total(std::span<const uint32_t> masses) {
 
 }  // namespace
 
-BEHEMOTH_CLONES void ToMasses(std::span<const float> logits, float largest, float temperature,
-                              Masses masses) {
-  const float inverse_temperature = 1.0f / temperature;
-  for (size_t id = 0; id < logits.size(); ++id) {
-    masses[id] = kernels::MassOf((logits[id] - largest) * inverse_temperature);
+BEHEMOTH_CLONES void ToMasses(std::span<const float> scaled, float largest, Masses masses) {
+  for (size_t id = 0; id < scaled.size(); ++id) {
+    masses[id] = kernels::MassOf(scaled[id] - largest);
   }
 }
 
 void MinP(Masses masses, float min_p) {
-  const float smallest = min_p * static_cast<float>(kernels::kUnitMass);
-  KeepFrom(masses, static_cast<uint32_t>(smallest));
+  KeepFrom(masses, kernels::MinPMass(min_p, *std::max_element(masses.begin(), masses.end())));
 }
 
 void TopK(Masses masses, int32_t k, std::vector<uint32_t>& scratch) {
@@ -67,6 +65,43 @@ void TopP(Masses masses, float top_p, std::vector<uint32_t>& scratch) {
     scratch.pop_back();
   }
   KeepFrom(masses, least);
+}
+
+void TypicalP(Masses masses, float typical_p) {
+  uint64_t total = 0, weighted = 0;
+  for (const uint32_t mass : masses) {
+    if (mass == 0) continue;
+    total += mass;
+    weighted += uint64_t{mass} * kernels::SurprisalOf(mass);
+  }
+  const auto mean = static_cast<int32_t>(weighted / total);
+  const auto held = [&](int32_t distance) {
+    const kernels::MassRange range = kernels::TypicalRange(mean, distance);
+    uint64_t sum = 0;
+    for (const uint32_t mass : masses) sum += mass >= range.least && mass <= range.most ? mass : 0;
+    return sum;
+  };
+  const uint64_t wanted = kernels::NucleusMass(typical_p, total);
+  int32_t low = 0, high = kernels::kMaxSurprisal;  // `high` holds enough
+  while (low < high) {
+    const int32_t middle = (low + high) / 2;
+    if (held(middle) >= wanted) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  const kernels::MassRange range = kernels::TypicalRange(mean, high);
+  for (uint32_t& mass : masses) mass = mass >= range.least && mass <= range.most ? mass : 0;
+}
+
+void Xtc(Masses masses, float threshold) {
+  const uint64_t wanted = kernels::NucleusMass(threshold, Total(masses));
+  uint32_t least = kernels::kUnitMass;  // of those that are likely enough
+  for (const uint32_t mass : masses) {
+    if (mass >= wanted) least = std::min(least, mass);
+  }
+  for (uint32_t& mass : masses) mass = mass <= least ? mass : 0;
 }
 
 TokenId Draw(std::span<const uint32_t> masses, uint64_t bits) {

@@ -51,8 +51,10 @@ class DeviceSlot {
     for (const TokenId id : p.banned_ids) bias_[id] = -kInfinity;
   }
 
-  kernels::SampleOutput Sample(const std::vector<float>& logits, int32_t position) {
-    const int32_t row = 0, slot = 0;
+  // `allowed`: empty, or the row's mask.
+  kernels::SampleOutput Sample(const std::vector<float>& logits, int32_t position,
+                               const std::vector<uint32_t>& allowed) {
+    const int32_t row = 0, slot = 0, mask_line = allowed.empty() ? -1 : 0;
     kernels::SampleOutput out;
     kernels::reference::Sample({.logits = logits.data(),
                                 .logits_stride = static_cast<int64_t>(logits.size()),
@@ -63,6 +65,8 @@ class DeviceSlot {
                                 .sampling = &slot_,
                                 .token_use = use_.data(),
                                 .bias = bias_.data(),
+                                .mask = allowed.data(),
+                                .mask_line = &mask_line,
                                 .out = &out,
                                 .rows = 1});
     return out;
@@ -130,8 +134,14 @@ TEST_P(DeviceParityTest, BothDrawTheSameTokens) {
       }
       if (request == 7 && step == 3) logits[0] = std::nanf("");
       const int32_t position = static_cast<int32_t>(binding.prompt.size()) + step;
-      const kernels::SampleOutput expected = device.Sample(logits, position);
-      const SampleResult actual = host.Sample(logits, position);
+      std::vector<uint32_t> allowed;
+      if (request % 5 == 2) {  // now and then nothing of a small vocabulary is left
+        for (int32_t id = 0; id < vocabulary; id += 32) {
+          allowed.push_back(static_cast<uint32_t>(random()) & static_cast<uint32_t>(random()));
+        }
+      }
+      const kernels::SampleOutput expected = device.Sample(logits, position, allowed);
+      const SampleResult actual = host.Sample(logits, position, allowed);
       ASSERT_EQ(actual.finite, expected.status == kernels::SampleStatus::kOk);
       if (!actual.finite) break;  // the request has failed
       ASSERT_EQ(actual.token, expected.token) << "request " << request << " step " << step;
