@@ -86,6 +86,10 @@ Json KindSchema(const FieldSpec& field) {
     case FieldKind::kNumber: {
       Json schema = {{"type", {field.kind == FieldKind::kInteger ? "integer" : "number", "null"}}};
       schema[field.open_min ? "exclusiveMinimum" : "minimum"] = Bound(field.min);
+      // Numbers travel as float: what is over 0 must still be over 0 there.
+      if (field.open_min && field.min == 0) {
+        schema["minimum"] = static_cast<double>(std::numeric_limits<float>::denorm_min());
+      }
       schema["maximum"] = Bound(field.max);
       return schema;
     }

@@ -88,6 +88,7 @@ TEST(OpenApiTest, ABoundThatIsExcludedSaysSo) {
   const json& top_p = Properties(kChatRoute)["top_p"];
   EXPECT_EQ(top_p["exclusiveMinimum"], 0);
   EXPECT_EQ(top_p["maximum"], 1);
+  EXPECT_TRUE(ParseOptionsOf(kChatRoute, Member("top_p", top_p["minimum"].dump())).ok());
   EXPECT_EQ(Properties(kChatRoute)["seed"]["minimum"], INT64_MIN);
   EXPECT_EQ(Properties(kChatRoute)["seed"]["maximum"], INT64_MAX);
   EXPECT_EQ(Properties(kChatRoute)["n"]["default"], 1);
