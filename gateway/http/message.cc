@@ -64,6 +64,8 @@ std::string_view ReasonPhrase(int status) {
       return "OK";
     case 204:
       return "No Content";
+    case 304:
+      return "Not Modified";
     case 400:
       return "Bad Request";
     case 401:
@@ -108,7 +110,11 @@ std::string_view ReasonPhrase(int status) {
 
 std::string Serialize(const Response& response, bool keep_alive) {
   std::string out = Head(response, keep_alive, response.body.size());
-  absl::StrAppend(&out, "Content-Length: ", response.body.size(), "\r\n\r\n", response.body);
+  // 304 has no body by its meaning; a length would be the whole document's (RFC 9110 8.6).
+  if (response.status != 304) {
+    absl::StrAppend(&out, "Content-Length: ", response.body.size(), "\r\n");
+  }
+  absl::StrAppend(&out, "\r\n", response.body);
   return out;
 }
 

@@ -10,6 +10,7 @@
 
 #include "gateway/api/api_error.h"
 #include "gateway/api/replies.h"
+#include "gateway/page/page.h"
 #include "gateway/session/error_response.h"
 #include "gateway/session/generation_plan.h"
 #include "gateway/session/generation_session.h"
@@ -33,7 +34,9 @@ enum class FrontDoor::Action {
   kHealth,
   kLive,
   kVersion,
-  kLoad
+  kLoad,
+  kOpenApi,
+  kPage
 };
 
 // "*" stands for one or more characters, slashes included: a model's name has them.
@@ -75,6 +78,8 @@ const FrontDoor::Route FrontDoor::kRoutes[] = {
     {"GET", "/ping", "ping", Action::kLive, true},
     {"GET", "/version", "version", Action::kVersion, true},
     {"GET", "/load", "load", Action::kLoad, true},
+    {"GET", "/openapi.json", "openapi", Action::kOpenApi, true},
+    {"GET", "/", "page", Action::kPage, true},
 };
 
 namespace {
@@ -112,6 +117,25 @@ std::string_view NameOf(WorkerState state) {
 }
 
 }  // namespace
+
+FrontDoor::FrontDoor(const Services* services, absl::Time started)
+    : services_(services),
+      started_(started),
+      openapi_(OpenApiJson(Describe(), support::Version()), "application/json"),
+      page_(std::string(PageHtml()), "text/html; charset=utf-8",
+            {{"Content-Security-Policy", PagePolicy(PageHtml())},
+             {"Referrer-Policy", "no-referrer"}}) {}
+
+std::vector<DescribedRoute> FrontDoor::Describe() {
+  std::vector<DescribedRoute> routes;
+  for (const Route& route : kRoutes) {
+    routes.push_back({.method = route.method,
+                      .pattern = route.pattern,
+                      .name = route.name,
+                      .is_public = route.is_public});
+  }
+  return routes;
+}
 
 Application::Verdict FrontDoor::Begin(const RequestHead& head, Loop& loop) {
   std::string allowed;
@@ -169,6 +193,10 @@ Application::Verdict FrontDoor::Open(const Route& route, std::string_view id,
       return Counted(route, Health());
     case Action::kLoad:
       return Counted(route, Load());
+    case Action::kOpenApi:
+      return Counted(route, openapi_.Reply(head));
+    case Action::kPage:
+      return Counted(route, page_.Reply(head));
     case Action::kVersion:
       return Counted(route, {.body = nlohmann::json{{"version", support::Version()},
                                                     {"commit", support::Commit()}}

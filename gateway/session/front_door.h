@@ -6,16 +6,18 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "gateway/api/openapi.h"
 #include "gateway/http/application.h"
 #include "gateway/session/services.h"
+#include "gateway/session/static_document.h"
 
 namespace behemoth::gateway {
 
 class FrontDoor final : public Application {
  public:
-  FrontDoor(const Services* services, absl::Time started)
-      : services_(services), started_(started) {}
+  FrontDoor(const Services* services, absl::Time started);
 
   Verdict Begin(const RequestHead& head, Loop& loop) override;
   Response Refuse(int status, std::string_view message) override;
@@ -23,6 +25,8 @@ class FrontDoor final : public Application {
   void OnConnections(int change) override { services_->probe->OnConnections(change); }
 
   bool Ready() const;  // what /health says
+
+  static std::vector<DescribedRoute> Describe();  // every route, for /openapi.json
 
  private:
   enum class Action;
@@ -41,6 +45,8 @@ class FrontDoor final : public Application {
 
   const Services* const services_;
   const absl::Time started_;
+  const StaticDocument openapi_;
+  const StaticDocument page_;
 };
 
 }  // namespace behemoth::gateway
