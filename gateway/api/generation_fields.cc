@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "gateway/api/api_error.h"
+#include "gateway/api/sampler_fields.h"
 
 namespace behemoth::gateway {
 namespace {
@@ -80,7 +81,7 @@ absl::Status ReadTokenBans(const RequestFields& fields, SamplingOptions& samplin
   return absl::OkStatus();
 }
 
-absl::StatusOr<SamplingOptions> ReadSampling(const RequestFields& fields) {
+absl::StatusOr<SamplingOptions> ReadSampling(RequestFields& fields) {
   SamplingOptions sampling;
   sampling.temperature = fields.Number("temperature");
   sampling.top_p = fields.Number("top_p");
@@ -96,6 +97,7 @@ absl::StatusOr<SamplingOptions> ReadSampling(const RequestFields& fields) {
   if (absl::Status bad = ReadSeed(fields, sampling); !bad.ok()) return bad;
   if (absl::Status bad = ReadLogitBias(fields, sampling); !bad.ok()) return bad;
   if (absl::Status bad = ReadTokenBans(fields, sampling); !bad.ok()) return bad;
+  if (absl::Status bad = ReadSamplers(fields, sampling); !bad.ok()) return bad;
   return sampling;
 }
 

@@ -19,6 +19,30 @@ struct Warning {
   std::string message;
 };
 
+// From the temperature on, what a request may order; the numbers are the default order.
+enum class SamplerStage : uint8_t {
+  kTemperature = 1,  // with dynamic temperature and smoothing
+  kTopNSigma,
+  kTypicalP,
+  kMinP,
+  kTopK,
+  kTopP,
+  kXtc,
+};
+
+struct DryOptions {
+  double multiplier = 0;                   // > 0
+  std::optional<double> base;              // [1.75] >= 1
+  std::optional<uint32_t> allowed_length;  // [2] >= 1
+  uint32_t last_n = 0;                     // tokens looked back; 0 = the whole context
+  std::vector<std::string> breakers;       // at most 64, together 1,023 bytes; no string twice
+};
+
+struct DynamicTemperatureOptions {
+  double low = 0, high = 0;        // 0 <= low <= high
+  std::optional<double> exponent;  // [1] > 0
+};
+
 struct SamplingOptions {
   std::optional<double> temperature;         // [1] 0 = greedy
   std::optional<double> top_p;               // [1] (0, 1]
@@ -31,6 +55,17 @@ struct SamplingOptions {
   std::vector<std::pair<uint32_t, double>> logit_bias;  // by id, ascending, no id twice
   std::vector<uint32_t> allowed_ids;                    // empty = all
   std::vector<uint32_t> banned_ids;
+  std::optional<double> typical_p;         // [1] (0, 1]
+  std::optional<double> top_n_sigma;       // [0 = off] >= 0
+  std::optional<double> xtc_probability;   // [0] [0, 1]
+  std::optional<double> xtc_threshold;     // [0.1] [0, 1]
+  std::optional<double> smoothing_factor;  // [0 = off] >= 0
+  std::optional<double> smoothing_curve;   // [1] > 0
+  std::optional<DynamicTemperatureOptions> dynamic_temperature;
+  std::optional<DryOptions> dry;
+  std::vector<SamplerStage> order;     // no stage twice; empty = the default
+  std::vector<std::string> bad_words;  // at most 512 of 1..256 bytes, no string twice
+  bool ban_eos = false;                // the model's own end is never sampled
 };
 
 // Where text stops are looked for.

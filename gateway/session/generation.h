@@ -29,7 +29,7 @@ struct GenerationPlan {
   std::vector<std::pair<std::string, uint32_t>> control_stops;
   std::vector<uint32_t> user_stop_ids;
   bool wants_logprobs = false;
-  std::optional<uint32_t> thinking_budget;  // tokens
+  std::optional<uint32_t> thinking_budget;  // tokens; then end_thinking_ids, once per sequence
   std::vector<uint32_t> end_thinking_ids;   // what closes the block
 };
 
@@ -68,11 +68,6 @@ class Generation final : public GenerateObserver {
     if (call_) call_->EndByControl();
   }
   void EndThinking(const std::vector<uint32_t>& ids);
-  // Before Start: after `tokens` of thinking, `ids` are forced. Once per sequence.
-  void SetBudget(uint32_t tokens, std::vector<uint32_t> ids) {
-    plan_.thinking_budget = tokens;
-    plan_.end_thinking_ids = std::move(ids);
-  }
 
   // Summed over the sequences. `completion_tokens` counts what was given out.
   const Usage& usage() const { return usage_; }

@@ -49,6 +49,40 @@ void FillSampling(const SamplingOptions& in, const GenerationDefaults& defaults,
   spec.banned_ids = in.banned_ids;
 }
 
+void FillSamplers(const SamplingOptions& in, GenerateSpec& spec) {
+  spec.typical_p = AsFloat(in.typical_p);
+  spec.top_n_sigma = AsFloat(in.top_n_sigma);
+  spec.xtc_probability = AsFloat(in.xtc_probability);
+  spec.xtc_threshold = AsFloat(in.xtc_threshold);
+  spec.smoothing_factor = AsFloat(in.smoothing_factor);
+  spec.smoothing_curve = AsFloat(in.smoothing_curve);
+  if (const auto& dynamic = in.dynamic_temperature) {
+    spec.dynamic_temperature = {.low = static_cast<float>(dynamic->low),
+                                .high = static_cast<float>(dynamic->high),
+                                .exponent = AsFloat(dynamic->exponent)};
+  }
+  spec.order = in.order;
+}
+
+void FillPhrases(const PlanInput& input, GenerationPlan& plan) {
+  const SamplingOptions& sampling = input.options->sampling;
+  GenerateSpec& spec = plan.spec;
+  for (const std::vector<uint32_t>& ids : input.phrases->bad_words) {
+    if (ids.size() == 1) {
+      spec.banned_ids.push_back(ids.front());
+    } else {
+      spec.banned_sequences.push_back(ids);
+    }
+  }
+  if (sampling.ban_eos) {
+    const auto& eos = input.model->eos_ids;
+    spec.banned_ids.insert(spec.banned_ids.end(), eos.begin(), eos.end());
+  }
+  if (sampling.dry) spec.dry = DryOf(*sampling.dry, *input.phrases, *input.vocabulary->table);
+  plan.thinking_budget = input.thinking_budget;
+  plan.end_thinking_ids = input.phrases->end_thinking;
+}
+
 void FillStops(const PlanInput& input, GenerationPlan& plan) {
   const StopOptions& stop = input.options->stop;
   plan.user_stop_ids = stop.token_ids;
@@ -103,6 +137,8 @@ absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
   }
   plan.wants_logprobs = options.output.top_logprobs.has_value();
   FillSampling(options.sampling, input.model->defaults, spec);
+  FillSamplers(options.sampling, spec);
+  FillPhrases(input, plan);
   FillStops(input, plan);
   plan.text.detokenizer = {.skip_special_tokens = options.output.skip_special_tokens,
                            .strip_leading_space = input.prompt->fresh_turn};

@@ -4,10 +4,12 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gateway/session/generation.h"
+#include "gateway/session/phrases.h"
 #include "gateway/session/prompt.h"
 
 namespace behemoth::gateway {
@@ -18,8 +20,10 @@ struct PlanInput {
   const PreparedPrompt* prompt;
   const ServedModel* model;
   const Vocabulary* vocabulary;
-  std::string request_id;    // ours
-  std::string fairness_key;  // the caller's identity
+  const PhraseIds* phrases;
+  std::optional<uint32_t> thinking_budget;  // tokens
+  std::string request_id;                   // ours
+  std::string fairness_key;                 // the caller's identity
   absl::Time deadline;
 };
 

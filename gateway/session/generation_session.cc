@@ -98,32 +98,36 @@ void GenerationSession::Prepare() {
 void GenerationSession::OnPrepared(absl::StatusOr<PreparedPrompts> prompts) {
   if (closed_) return;
   if (!prompts.ok()) return Fail(prompts.status());
-  if (const auto status = Generate(*std::move(prompts)); !status.ok()) return Fail(status);
-  if (!thinking_budget_) return BeginGenerations();
-  // The budget's way out is encoded once, before there is anything to end.
-  std::vector<EncodeInput> inputs(1);
-  inputs[0].segments.push_back({.text = "\n</think>\n\n"});
+  prompts_ = *std::move(prompts);
+  std::vector<EncodeInput> inputs = PhraseInputs(options_.sampling, thinking_budget_.has_value());
+  if (inputs.empty()) return OnPhrases(IdLists());
   setup_.services->tokenizer->Encode(
       std::move(inputs), arrival_ + setup_.services->limits.request_timeout, *setup_.loop,
-      [weak = weak_from_this()](absl::StatusOr<IdLists> ids) {
+      [weak = weak_from_this()](absl::StatusOr<IdLists> encoded) {
         const auto self = weak.lock();
-        if (!self || self->closed_) return;
-        if (!ids.ok()) return self->Fail(ids.status());
-        for (auto& generation : self->generations_) {
-          generation->SetBudget(*self->thinking_budget_, ids->front());
-        }
-        self->BeginGenerations();
+        if (self) self->OnPhrases(std::move(encoded));
       });
 }
 
-absl::Status GenerationSession::Generate(PreparedPrompts prompts) {
-  prompts_ = std::move(prompts);
+void GenerationSession::OnPhrases(absl::StatusOr<IdLists> encoded) {
+  if (closed_) return;
+  if (!encoded.ok()) return Fail(encoded.status());
+  const auto phrases =
+      PhraseIdsOf(options_.sampling, thinking_budget_.has_value(), *std::move(encoded));
+  if (!phrases.ok()) return Fail(phrases.status());
+  if (const auto status = PlanGenerations(*phrases); !status.ok()) return Fail(status);
+  BeginGenerations();
+}
+
+absl::Status GenerationSession::PlanGenerations(const PhraseIds& phrases) {
   for (const PreparedPrompt& prompt : prompts_) {
     auto plan = PlanGeneration({.options = &options_,
                                 .reasoning = reasoning_,
                                 .prompt = &prompt,
                                 .model = &model_,
                                 .vocabulary = text_->vocabulary.get(),
+                                .phrases = &phrases,
+                                .thinking_budget = thinking_budget_,
                                 .request_id = NewRequestId(),
                                 .fairness_key = setup_.caller + "/" + options_.user,
                                 .deadline = arrival_ + setup_.services->limits.request_timeout});

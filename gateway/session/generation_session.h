@@ -17,6 +17,7 @@
 #include "gateway/api/replies.h"
 #include "gateway/http/application.h"
 #include "gateway/session/generation.h"
+#include "gateway/session/phrases.h"
 #include "gateway/session/prompt.h"
 #include "gateway/session/request_registry.h"
 #include "gateway/session/services.h"
@@ -69,7 +70,8 @@ class GenerationSession final : public Exchange,
   absl::Status Parse(const std::string& body);
   void Prepare();
   void OnPrepared(absl::StatusOr<PreparedPrompts> prompts);
-  absl::Status Generate(PreparedPrompts prompts);
+  void OnPhrases(absl::StatusOr<IdLists> encoded);
+  absl::Status PlanGenerations(const PhraseIds& phrases);
   void BeginGenerations();
   void Fail(absl::Status status);
   void Close(int code);

@@ -2,6 +2,7 @@
 // shared by all sessions (std::shared_ptr<const TokenTable>), thread-safe.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -24,10 +25,16 @@ class TokenTable {
   }
   bool is_control(uint32_t id) const { return contains(id) && control_[id]; }
 
+  // Ids, ascending, whose bytes hold `text` or end with it; control tokens are none of them. `text`
+  // is not empty. The first reads every byte once, the second the tokens of one last byte.
+  std::vector<uint32_t> Containing(std::string_view text) const;
+  std::vector<uint32_t> EndingWith(std::string_view text) const;
+
  private:
   std::string all_;              // every token's bytes, end to end
   std::vector<uint32_t> begin_;  // size() + 1 offsets into all_
   std::vector<bool> control_;
+  std::array<std::vector<uint32_t>, 256> by_last_byte_;  // of tokens that are text
 };
 
 }  // namespace behemoth::gateway

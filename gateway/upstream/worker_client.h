@@ -15,9 +15,29 @@
 #include <variant>
 #include <vector>
 
+#include "gateway/api/generation_options.h"
 #include "gateway/loop/loop.h"
 
 namespace behemoth::gateway {
+
+struct DynamicTemperatureSpec {
+  float low = 0, high = 0;
+  std::optional<float> exponent;
+};
+
+// One of `heads` with `tail` behind it.
+struct SpanningBreaker {
+  std::vector<uint32_t> heads, tail;
+};
+
+struct DrySpec {
+  float multiplier = 0;
+  std::optional<float> base;
+  std::optional<uint32_t> allowed_length;
+  uint32_t last_n = 0;
+  std::vector<uint32_t> breaker_ids;
+  std::vector<SpanningBreaker> spanning_breakers;
+};
 
 // An absent optional lets the worker's own default decide.
 struct GenerateSpec {
@@ -27,6 +47,12 @@ struct GenerateSpec {
   std::optional<float> presence_penalty, frequency_penalty;
   std::optional<int32_t> top_k;
   std::optional<uint64_t> seed;
+  std::optional<float> typical_p, top_n_sigma, xtc_probability, xtc_threshold;
+  std::optional<float> smoothing_factor, smoothing_curve;
+  std::optional<DynamicTemperatureSpec> dynamic_temperature;
+  std::optional<DrySpec> dry;
+  std::vector<SamplerStage> order;
+  std::vector<std::vector<uint32_t>> banned_sequences;  // of at least two ids
   std::vector<std::pair<uint32_t, float>> logit_bias;
   std::vector<uint32_t> allowed_ids, banned_ids, stop_ids;
   std::optional<uint32_t> max_tokens;

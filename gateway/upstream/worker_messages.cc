@@ -22,6 +22,45 @@ WorkerState FromProto(pb::WorkerState state) {
   }
 }
 
+using RepeatedIds = google::protobuf::RepeatedField<uint32_t>;
+
+void FillIds(const std::vector<uint32_t>& ids, RepeatedIds* out) {
+  out->Add(ids.begin(), ids.end());
+}
+
+void FillDry(const DrySpec& dry, pb::DryParams& out) {
+  out.set_multiplier(dry.multiplier);
+  if (dry.base) out.set_base(*dry.base);
+  if (dry.allowed_length) out.set_allowed_length(*dry.allowed_length);
+  out.set_last_n(dry.last_n);
+  FillIds(dry.breaker_ids, out.mutable_breaker_ids());
+  for (const SpanningBreaker& breaker : dry.spanning_breakers) {
+    auto* entry = out.add_spanning_breakers();
+    FillIds(breaker.heads, entry->mutable_heads());
+    FillIds(breaker.tail, entry->mutable_tail());
+  }
+}
+
+void FillSamplers(const GenerateSpec& spec, pb::SamplingParams& out) {
+  if (spec.typical_p) out.set_typical_p(*spec.typical_p);
+  if (spec.top_n_sigma) out.set_top_n_sigma(*spec.top_n_sigma);
+  if (spec.xtc_probability) out.set_xtc_probability(*spec.xtc_probability);
+  if (spec.xtc_threshold) out.set_xtc_threshold(*spec.xtc_threshold);
+  if (spec.smoothing_factor) out.set_smoothing_factor(*spec.smoothing_factor);
+  if (spec.smoothing_curve) out.set_smoothing_curve(*spec.smoothing_curve);
+  if (const auto& dynamic = spec.dynamic_temperature) {
+    out.mutable_dynamic_temperature()->set_low(dynamic->low);
+    out.mutable_dynamic_temperature()->set_high(dynamic->high);
+    if (dynamic->exponent) out.mutable_dynamic_temperature()->set_exponent(*dynamic->exponent);
+  }
+  if (spec.dry) FillDry(*spec.dry, *out.mutable_dry());
+  // The contract's numbers are ours, in the default order.
+  for (const SamplerStage stage : spec.order) out.add_order(static_cast<pb::SamplerStage>(stage));
+  for (const auto& ids : spec.banned_sequences) {
+    FillIds(ids, out.add_banned_sequences()->mutable_ids());
+  }
+}
+
 void FillSampling(const GenerateSpec& spec, pb::SamplingParams& out) {
   if (spec.temperature) out.set_temperature(*spec.temperature);
   if (spec.top_p) out.set_top_p(*spec.top_p);
@@ -36,8 +75,9 @@ void FillSampling(const GenerateSpec& spec, pb::SamplingParams& out) {
     entry->set_id(id);
     entry->set_bias(bias);
   }
-  out.mutable_allowed_ids()->Add(spec.allowed_ids.begin(), spec.allowed_ids.end());
-  out.mutable_banned_ids()->Add(spec.banned_ids.begin(), spec.banned_ids.end());
+  FillIds(spec.allowed_ids, out.mutable_allowed_ids());
+  FillIds(spec.banned_ids, out.mutable_banned_ids());
+  FillSamplers(spec, out);
 }
 
 std::vector<IdLogprobs> FromProto(const google::protobuf::RepeatedPtrField<pb::TokenLogprobs>& in) {
