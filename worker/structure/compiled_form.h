@@ -1,0 +1,72 @@
+// A form ready to be matched: xgrammar's tables, and what the text in front of it may be.
+// Immutable, shared, thread-safe.
+#pragma once
+
+#include <absl/status/statusor.h>
+#include <xgrammar/compiler.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "worker/schedule/form.h"
+#include "worker/structure/vocabulary.h"
+
+namespace behemoth::worker {
+
+struct FormSpec {
+  enum class Kind { kJsonSchema, kRegex, kGrammar };
+  Kind kind = Kind::kJsonSchema;
+  std::string text;
+  std::string begins_after;  // empty = from the first token
+  bool operator==(const FormSpec&) const = default;
+};
+
+// Bounds of a form; what is over them is INVALID_ARGUMENT (proto/README.md).
+constexpr size_t kMaxFormBytes = 64 << 10;
+constexpr uint64_t kMaxFormAtoms = 16384;  // written out: see ExpandedAtoms
+constexpr size_t kMaxMarkerBytes = 64;
+
+// Finds the first occurrence of a text in a stream of bytes (Knuth, Morris, Pratt). Immutable.
+class Marker {
+ public:
+  explicit Marker(std::string text);
+  size_t size() const { return text_.size(); }
+  // From `matched` bytes of it on, through `bytes`. npos and *matched moved on: not complete yet.
+  // Otherwise the number of bytes of which the last one completes it.
+  size_t Find(std::string_view bytes, size_t* matched) const;
+
+ private:
+  std::string text_;
+  std::vector<size_t> fallback_;
+};
+
+class CompiledForm {
+ public:
+  // INVALID_ARGUMENT "structure.json_schema: ...", "structure.begins_after: ...". Takes
+  // milliseconds to seconds.
+  static absl::StatusOr<std::shared_ptr<const CompiledForm>> Compile(
+      const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary);
+
+  const Vocabulary& vocabulary() const { return *vocabulary_; }
+  const xgrammar::CompiledGrammar& grammar() const { return grammar_; }
+  const Marker& marker() const { return marker_; }
+  // In front of the form, `matched` bytes into the marker: all tokens but those that complete the
+  // marker and go on with what the form does not begin with.
+  const TokenMask& free_mask(size_t matched) const { return free_masks_[matched]; }
+  size_t bytes() const;
+
+ private:
+  CompiledForm(const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary,
+               xgrammar::CompiledGrammar grammar);
+  void ComputeFreeMasks(char last);
+
+  const std::shared_ptr<const Vocabulary> vocabulary_;
+  const xgrammar::CompiledGrammar grammar_;
+  const Marker marker_;
+  std::vector<TokenMask> free_masks_;  // [marker bytes]
+};
+
+}  // namespace behemoth::worker

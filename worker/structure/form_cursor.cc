@@ -1,0 +1,64 @@
+#include "worker/structure/form_cursor.h"
+
+#include <exception>
+#include <utility>
+
+#include "proto/support/log.h"
+
+namespace behemoth::worker {
+
+FormCursor::FormCursor(std::shared_ptr<const CompiledForm> form, std::vector<TokenId> stop_ids,
+                       WorkQueue* queue, const std::function<void()>* wake)
+    : queue_(queue), wake_(wake), matcher_(std::move(form), std::move(stop_ids)) {
+  auto mask = std::make_shared<TokenMask>();
+  absl::MutexLock lock(&mutex_);
+  state_ = matcher_.Fill(mask.get());
+  mask_ = std::move(mask);
+}
+
+void FormCursor::Advance(TokenId token) {
+  absl::MutexLock lock(&mutex_);
+  if (state_ == FormState::kFailed) return;
+  state_ = FormState::kWorking;
+  incoming_.push_back(token);
+  if (std::exchange(posted_, true)) return;
+  if (!queue_->Post([self = shared_from_this()] { self->Work(); })) state_ = FormState::kFailed;
+}
+
+FormState FormCursor::state() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+std::shared_ptr<const TokenMask> FormCursor::mask() const {
+  absl::MutexLock lock(&mutex_);
+  return mask_;
+}
+
+void FormCursor::Work() {
+  bool done = false;
+  while (!done) {
+    std::vector<TokenId> tokens;
+    {
+      absl::MutexLock lock(&mutex_);
+      tokens.swap(incoming_);
+    }
+    auto mask = std::make_shared<TokenMask>();
+    FormState state = FormState::kFailed;
+    try {
+      for (const TokenId token : tokens) matcher_.Accept(token);
+      state = matcher_.Fill(mask.get());
+    } catch (const std::exception& error) {
+      support::Log().error("structure: {}", error.what());
+    }
+    absl::MutexLock lock(&mutex_);
+    done = incoming_.empty();
+    if (!done) continue;
+    posted_ = false;
+    state_ = state;
+    mask_ = std::move(mask);
+  }
+  (*wake_)();
+}
+
+}  // namespace behemoth::worker

@@ -1,0 +1,65 @@
+#include "worker/structure/form_matcher.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace behemoth::worker {
+
+FormMatcher::FormMatcher(std::shared_ptr<const CompiledForm> form, std::vector<TokenId> stop_ids)
+    : form_(std::move(form)),
+      stop_ids_(std::move(stop_ids)),
+      begun_(form_->marker().size() == 0),
+      matcher_(form_->grammar()),
+      words_(static_cast<size_t>(xgrammar::GetBitmaskSize(form_->vocabulary().size() + 1))) {}
+
+bool FormMatcher::Accept(TokenId token) {
+  const std::string& text = form_->vocabulary().text(token);
+  if (lost_) return false;
+  if (begun_) {
+    lost_ = !text.empty() && !matcher_.AcceptString(text);
+    return !lost_;
+  }
+  const size_t end = form_->marker().Find(text, &marker_matched_);
+  if (end == std::string::npos) return true;
+  begun_ = true;
+  lost_ = !matcher_.AcceptString(text.substr(end));
+  return !lost_;
+}
+
+FormState FormMatcher::Fill(TokenMask* mask) {
+  const Vocabulary& vocabulary = form_->vocabulary();
+  if (lost_) return FormState::kFailed;
+  bool may_end = false;
+  if (begun_) {
+    int64_t shape = static_cast<int64_t>(words_.size());
+    DLTensor tensor{.data = words_.data(),
+                    .device = {kDLCPU, 0},
+                    .ndim = 1,
+                    .dtype = xgrammar::GetBitmaskDLType(),
+                    .shape = &shape,
+                    .strides = nullptr,
+                    .byte_offset = 0};
+    matcher_.FillNextTokenBitmask(&tensor);
+    const size_t end = static_cast<size_t>(vocabulary.size());
+    uint32_t& word = reinterpret_cast<uint32_t&>(words_[end / 32]);
+    may_end = word >> (end % 32) & 1;
+    word &= (uint32_t{1} << (end % 32)) - 1;
+    mask->resize(vocabulary.mask_words());
+    std::memcpy(mask->data(), words_.data(), mask->size() * sizeof(uint32_t));
+  } else {
+    *mask = form_->free_mask(marker_matched_);
+  }
+  const auto is_empty = [&] {
+    return std::all_of(mask->begin(), mask->end(), [](uint32_t w) { return w == 0; });
+  };
+  if (may_end && is_empty()) return FormState::kComplete;
+  for (const TokenId id : stop_ids_) {
+    uint32_t& word = (*mask)[static_cast<size_t>(id) / 32];
+    const uint32_t bit = uint32_t{1} << (id % 32);
+    word = may_end ? word | bit : word & ~bit;
+  }
+  return is_empty() ? FormState::kFailed : FormState::kReady;
+}
+
+}  // namespace behemoth::worker

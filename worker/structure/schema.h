@@ -1,0 +1,24 @@
+// A JSON Schema -> one that xgrammar turns into exactly valid texts. Pure function, thread-safe.
+//
+// xgrammar passes over what it does not know, and over neighbours of $ref, enum and anyOf; here
+// each such schema is refused instead. What remains produces valid values only, not every one of
+// them: README.md lists the keywords and what is left out.
+#pragma once
+
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace behemoth::worker {
+
+struct CompilableSchema {
+  std::string json;
+  uint64_t atoms = 0;  // what it expands to, as ExpandedAtoms counts
+};
+
+// INVALID_ARGUMENT, without the field's name but with the path in the schema.
+absl::StatusOr<CompilableSchema> ToCompilable(std::string_view schema);
+
+}  // namespace behemoth::worker
