@@ -14,7 +14,6 @@ using nlohmann::json;
 
 constexpr size_t kMaxPrompts = 64;
 constexpr size_t kMaxPromptIds = size_t{1} << 20;
-constexpr uint32_t kDefaultMaxTokens = 16;
 
 absl::StatusOr<RawPrompt> ReadPrompt(const std::string& at, const json& prompt) {
   if (prompt.is_string()) {
@@ -69,9 +68,11 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(std::string_view body,
   if (!generation.ok()) return generation.status();
   request.options = *std::move(generation);
   if (fields->Find("max_tokens") == nullptr) {
-    request.options.max_tokens = kDefaultMaxTokens;
-    if (request.options.min_tokens > kDefaultMaxTokens) {
-      return InvalidField("min_tokens", "must not be over max_tokens, which is 16 if not given");
+    const auto otherwise = options.completion_max_tokens;
+    request.options.max_tokens = otherwise;
+    if (otherwise && request.options.min_tokens > *otherwise) {
+      return InvalidField("min_tokens", absl::StrCat("must not be over max_tokens, which is ",
+                                                     *otherwise, " if not given"));
     }
   }
   request.options.output.top_logprobs = top_logprobs;

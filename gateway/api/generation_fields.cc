@@ -27,29 +27,50 @@ absl::Status ReadSeed(const RequestFields& fields, SamplingOptions& sampling) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint32_t> BiasId(const std::string& name, const std::string& key) {
+  uint32_t id = 0;
+  const bool digits = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
+    return std::isdigit(static_cast<unsigned char>(c));
+  });
+  if (digits && absl::SimpleAtoi(key, &id)) return id;
+  return InvalidField(name, "the key must be a token id in digits");
+}
+
+absl::Status AddBias(const std::string& name, uint32_t id, const json& bias,
+                     std::map<uint32_t, double>& by_id) {
+  if (!bias.is_number()) return InvalidField(name, "must be a number");
+  const auto value = bias.get<double>();
+  if (value < -100 || value > 100) {
+    return InvalidField(name, "must be at least -100 and at most 100");
+  }
+  if (!by_id.emplace(id, value).second) return InvalidField(name, "the id appears twice");
+  return absl::OkStatus();
+}
+
+// OpenAI's object of ids in digits, or llama.cpp's list of [id, bias], where false bans.
 absl::Status ReadLogitBias(const RequestFields& fields, SamplingOptions& sampling) {
   constexpr size_t kMaxBiases = 1024;
   const json* biases = fields.Find("logit_bias");
   if (biases == nullptr) return absl::OkStatus();
+  if (!biases->is_structured()) return InvalidField("logit_bias", "must be an object");
   if (biases->size() > kMaxBiases) {
     return InvalidField("logit_bias", absl::StrCat("at most ", kMaxBiases, " ids"));
   }
   std::map<uint32_t, double> by_id;
   for (const auto& [key, bias] : biases->items()) {
     const std::string name = absl::StrCat("logit_bias.", key.substr(0, 32));
-    uint32_t id = 0;
-    const bool digits = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
-      return std::isdigit(static_cast<unsigned char>(c));
-    });
-    if (!digits || !absl::SimpleAtoi(key, &id)) {
-      return InvalidField(name, "the key must be a token id in digits");
+    if (biases->is_object()) {
+      const auto id = BiasId(name, key);
+      if (!id.ok()) return id.status();
+      if (absl::Status bad = AddBias(name, *id, bias, by_id); !bad.ok()) return bad;
+      continue;
     }
-    if (!bias.is_number()) return InvalidField(name, "must be a number");
-    const auto value = bias.get<double>();
-    if (value < -100 || value > 100) {
-      return InvalidField(name, "must be at least -100 and at most 100");
-    }
-    if (!by_id.emplace(id, value).second) return InvalidField(name, "the id appears twice");
+    const bool pair = bias.is_array() && bias.size() == 2 && bias[0].is_number_unsigned() &&
+                      bias[0].get<uint64_t>() <= UINT32_MAX;
+    if (!pair) return InvalidField(name, "must be a token id and its bias");
+    const json value = bias[1] == false ? json(-100) : bias[1];
+    const absl::Status bad = AddBias(name, bias[0].get<uint32_t>(), value, by_id);
+    if (!bad.ok()) return bad;
   }
   sampling.logit_bias.assign(by_id.begin(), by_id.end());
   return absl::OkStatus();

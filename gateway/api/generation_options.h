@@ -63,9 +63,10 @@ struct SamplingOptions {
   std::optional<double> smoothing_curve;   // [1] > 0
   std::optional<DynamicTemperatureOptions> dynamic_temperature;
   std::optional<DryOptions> dry;
-  std::vector<SamplerStage> order;     // no stage twice; empty = the default
-  std::vector<std::string> bad_words;  // at most 512 of 1..256 bytes, no string twice
-  bool ban_eos = false;                // the model's own end is never sampled
+  std::vector<SamplerStage> order;          // no stage twice; empty = the default
+  std::vector<std::string> bad_words;       // at most 512 of 1..256 bytes, no string twice
+  std::vector<std::string> banned_strings;  // the same; their case is ignored
+  bool ban_eos = false;                     // the model's own end is never sampled
 };
 
 // Where text stops are looked for.
@@ -113,8 +114,9 @@ struct GenerationOptions {
 
 // How a body is read; the operator's choices and the request's headers.
 struct ParseOptions {
-  bool strict = false;                  // Prefer: handling=strict: a warning becomes a 400
-  bool trust_request_template = false;  // accept `chat_template` of a request
+  bool strict = false;  // Prefer: handling=strict: a warning becomes a 400
+  std::optional<uint32_t> completion_max_tokens = 16;  // absent = the rest of the context
+  bool trust_request_template = false;                 // accept `chat_template` of a request
   std::vector<std::string> allowed_template_kwargs = {"enable_thinking", "thinking"};
 };
 

@@ -18,20 +18,6 @@ void AppendField(std::string_view name, uint32_t value, std::string& out) {
   AppendInteger(value, out);
 }
 
-// {"token", "logprob", "bytes": [...]
-void AppendScored(const ScoredToken& token, std::string& out) {
-  out += R"({"token":)";
-  AppendJsonString(token.bytes, out);
-  out += R"(,"logprob":)";
-  AppendJsonNumber(token.logprob, out);
-  out += R"(,"bytes":[)";
-  for (size_t i = 0; i < token.bytes.size(); ++i) {
-    if (i > 0) out += ',';
-    AppendInteger(static_cast<uint8_t>(token.bytes[i]), out);
-  }
-  out += ']';
-}
-
 // Characters that begin in `bytes`: half a character counts where it begins.
 size_t CodePoints(std::string_view bytes) {
   size_t count = 0;
@@ -115,6 +101,19 @@ void AppendStopReason(const StopReason& reason, std::string& out) {
   } else {
     out += "null";
   }
+}
+
+void AppendScored(const ScoredToken& token, std::string& out) {
+  out += R"({"token":)";
+  AppendJsonString(token.bytes, out);
+  out += R"(,"logprob":)";
+  AppendJsonNumber(token.logprob, out);
+  out += R"(,"bytes":[)";
+  for (size_t i = 0; i < token.bytes.size(); ++i) {
+    if (i > 0) out += ',';
+    AppendInteger(static_cast<uint8_t>(token.bytes[i]), out);
+  }
+  out += ']';
 }
 
 void AppendChatLogprobs(std::span<const TokenLogprobs> logprobs, std::string& out) {

@@ -17,6 +17,8 @@ void AppendUsage(const Usage& usage, std::string& out);
 void AppendTimings(const Timings& timings, std::string& out);
 void AppendWarnings(std::span<const Warning> warnings, std::string& out);
 void AppendStopReason(const StopReason& reason, std::string& out);
+// {"token", "logprob", "bytes": [...]; the caller closes it.
+void AppendScored(const ScoredToken& token, std::string& out);
 void AppendChatLogprobs(std::span<const TokenLogprobs> logprobs, std::string& out);
 // `text_offset`: code points in front of the first token.
 void AppendCompletionLogprobs(std::span<const TokenLogprobs> logprobs, size_t text_offset,

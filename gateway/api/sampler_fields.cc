@@ -300,6 +300,9 @@ absl::Status ReadSamplers(RequestFields& fields, SamplingOptions& sampling) {
   if (absl::Status bad = ReadDynamicTemperature(fields, sampling); !bad.ok()) return bad;
   if (absl::Status bad = ReadDry(fields, sampling); !bad.ok()) return bad;
   if (absl::Status bad = ReadOrder(fields, sampling); !bad.ok()) return bad;
+  auto banned = ReadPhrases(fields, "banned_strings");
+  if (!banned.ok()) return banned.status();
+  sampling.banned_strings = *std::move(banned);
   return ReadBadWords(fields, sampling);
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "gateway/api/api_error.h"
+#include "gateway/api/door_replies.h"
 #include "gateway/api/replies.h"
 #include "gateway/page/page.h"
 #include "gateway/session/error_response.h"
@@ -23,11 +24,18 @@ namespace behemoth::gateway {
 enum class FrontDoor::Action {
   kChat,
   kCompletions,
+  kLlamaCompletion,
   kRender,
   kTokenize,
-  kDetokenize,  // these read a JSON body
+  kDetokenize,
+  kTabbyEncode,
+  kTabbyDecode,
+  kKoboldCount,  // these read a JSON body
   kModels,
   kModel,
+  kTabbyModel,
+  kOobaModel,
+  kProps,
   kPresets,
   kCancel,
   kEndThinking,
@@ -45,7 +53,16 @@ struct FrontDoor::Route {
   Action action;
   bool is_public = false;
 
-  bool ReadsBody() const { return action <= Action::kDetokenize; }
+  bool ReadsBody() const { return action <= Action::kKoboldCount; }
+  TokenSession::Kind token_kind() const {
+    using Kind = TokenSession::Kind;
+    return action == Action::kTokenize      ? Kind::kTokenize
+           : action == Action::kDetokenize  ? Kind::kDetokenize
+           : action == Action::kTabbyEncode ? Kind::kTabbyEncode
+           : action == Action::kTabbyDecode ? Kind::kTabbyDecode
+           : action == Action::kKoboldCount ? Kind::kKoboldCount
+                                            : Kind::kRender;
+  }
   std::optional<std::string_view> Match(std::string_view path) const {
     const size_t star = pattern.find('*');
     if (star == std::string_view::npos) {
@@ -70,6 +87,16 @@ const FrontDoor::Route FrontDoor::kRoutes[] = {
     {"POST", "/v1/detokenize", "detokenize", Action::kDetokenize},
     {"GET", "/v1/models", "models", Action::kModels},
     {"GET", "/v1/models/*", "model", Action::kModel},
+    {"POST", "/completion", "completions", Action::kLlamaCompletion},
+    // What SillyTavern's text backends ask of the servers that it knows (spec model.md 4.3).
+    {"GET", "/v1/model/list", "models", Action::kModels},
+    {"GET", "/v1/model", "model", Action::kTabbyModel},
+    {"POST", "/v1/token/encode", "token_encode", Action::kTabbyEncode},
+    {"POST", "/v1/token/decode", "token_decode", Action::kTabbyDecode},
+    {"GET", "/v1/internal/model/info", "model", Action::kOobaModel},
+    {"POST", "/v1/internal/encode", "token_encode", Action::kTabbyEncode},
+    {"POST", "/api/extra/tokencount", "token_count", Action::kKoboldCount},
+    {"GET", "/props", "props", Action::kProps},
     {"GET", "/v1/thinking/presets", "presets", Action::kPresets},
     {"POST", "/v1/requests/*/cancel", "cancel", Action::kCancel},
     {"POST", "/v1/requests/*/end_thinking", "end_thinking", Action::kEndThinking},
@@ -187,6 +214,11 @@ Application::Verdict FrontDoor::Open(const Route& route, std::string_view id,
       return Counted(route, Models());
     case Action::kModel:
       return Counted(route, Model(id));
+    case Action::kTabbyModel:
+    case Action::kOobaModel:
+      return Counted(route, FirstModel(route));
+    case Action::kProps:
+      return Counted(route, Props());
     case Action::kPresets:
       return Counted(route, {.body = services_->presets->ToJson()});
     case Action::kHealth:
@@ -230,13 +262,15 @@ Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& 
       prefer && absl::StrContains(absl::AsciiStrToLower(View(*prefer)), "handling=strict");
   switch (route.action) {
     case Action::kChat:
-    case Action::kCompletions: {
+    case Action::kCompletions:
+    case Action::kLlamaCompletion: {
       const auto client_id = head.Find("x-request-id");
       return std::make_shared<GenerationSession>(GenerationSession::Setup{
           .services = services_,
           .loop = &loop,
           .kind = route.action == Action::kChat ? ChunkWriter::Kind::kChat
                                                 : ChunkWriter::Kind::kCompletion,
+          .llama = route.action == Action::kLlamaCompletion,
           .caller = std::move(caller.id),
           .client_request_id =
               client_id && ValidRequestId(*client_id) ? std::string(*client_id) : "",
@@ -244,12 +278,8 @@ Application::Verdict FrontDoor::OpenBody(const Route& route, const RequestHead& 
           .ticket = *std::move(ticket)});
     }
     default:
-      return std::make_shared<TokenSession>(
-          services_, &loop,
-          route.action == Action::kTokenize     ? TokenSession::Kind::kTokenize
-          : route.action == Action::kDetokenize ? TokenSession::Kind::kDetokenize
-                                                : TokenSession::Kind::kRender,
-          strict, *std::move(ticket));
+      return std::make_shared<TokenSession>(services_, &loop, route.token_kind(), strict,
+                                            *std::move(ticket));
   }
 }
 
@@ -302,6 +332,33 @@ Response FrontDoor::Load() const {
                                  {"waiting", view.waiting_requests},
                                  {"kv_use", view.kv_use}}
                       .dump()};
+}
+
+// What a client of one model's server sees: the first one served.
+Response FrontDoor::FirstModel(const Route& route) const {
+  const auto model = FindModel(services_->workers->View(), "");
+  if (!model.ok()) return ErrorResponse(model.status());
+  const ModelEntry entry{.id = model->name,
+                         .root = model->root,
+                         .created_s = absl::ToUnixSeconds(started_),
+                         .max_model_len = model->context_tokens};
+  return {.body =
+              route.action == Action::kTabbyModel ? TabbyModelJson(entry) : OobaModelJson(entry)};
+}
+
+Response FrontDoor::Props() const {
+  const auto model = FindModel(services_->workers->View(), "");
+  if (!model.ok()) return ErrorResponse(model.status());
+  const auto text = services_->text->Get();
+  if (!text) {
+    return ErrorResponse(WithRetryAfter(absl::UnavailableError("The tokenizer is not ready."), 2));
+  }
+  return {.body = LlamaPropsJson({.model = model->name,
+                                  .context_tokens = model->context_tokens,
+                                  .chat_template = text->vocabulary->chat_template,
+                                  .bos_token = text->vocabulary->bos_token,
+                                  .eos_token = text->vocabulary->eos_token,
+                                  .build = support::Version()})};
 }
 
 Response FrontDoor::Models() const {

@@ -41,6 +41,8 @@ class FrontDoor final : public Application {
   Response Load() const;
   Response Models() const;
   Response Model(std::string_view id) const;
+  Response FirstModel(const Route& route) const;
+  Response Props() const;
   Response Counted(const Route& route, Response response) const;
 
   const Services* const services_;

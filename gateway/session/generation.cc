@@ -11,7 +11,10 @@ Generation::Generation(GenerationPlan plan, uint32_t first_choice, GenerationSin
   usage_.prompt_tokens = static_cast<uint32_t>(plan_.spec.prompt_ids.size());
   sequences_.reserve(plan_.spec.num_sequences);
   for (uint32_t i = 0; i < plan_.spec.num_sequences; ++i) {
-    sequences_.emplace_back(TextStream(plan_.table, plan_.text));
+    Sequence& sequence = sequences_.emplace_back(TextStream(plan_.table, plan_.text));
+    if (plan_.banned) {
+      sequence.banned.emplace(plan_.banned, plan_.table, plan_.text.detokenizer);
+    }
   }
 }
 
@@ -33,53 +36,124 @@ void Generation::OnEvent(WorkerEvent event) {
     sink_->OnProgress(*progress);
   } else if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
     OnTokens(*tokens);
+  } else if (const auto* rewound = std::get_if<RewoundEvent>(&event)) {
+    if (rewound->sequence < sequences_.size()) sequences_[rewound->sequence].rewinding = false;
   } else {
     OnFinish(std::get<FinishEvent>(event));
   }
 }
 
-void Generation::OnTokens(const TokensEvent& event) {
-  if (!event.prompt_logprobs.empty()) {
-    std::vector<std::optional<TokenLogprobs>> prompt;
-    for (size_t i = 0; i < event.prompt_logprobs.size() && i < plan_.spec.prompt_ids.size(); ++i) {
-      prompt.push_back(
-          i == 0 ? std::nullopt
-                 : std::optional(Scored(plan_.spec.prompt_ids[i], event.prompt_logprobs[i])));
-    }
-    sink_->OnPromptLogprobs(std::move(prompt));
+void Generation::OnPromptLogprobs(const TokensEvent& event) {
+  if (event.prompt_logprobs.empty()) return;
+  std::vector<std::optional<TokenLogprobs>> prompt;
+  for (size_t i = 0; i < event.prompt_logprobs.size() && i < plan_.spec.prompt_ids.size(); ++i) {
+    prompt.push_back(
+        i == 0 ? std::nullopt
+               : std::optional(Scored(plan_.spec.prompt_ids[i], event.prompt_logprobs[i])));
   }
-  if (event.sequence >= sequences_.size()) return;
-  Sequence& sequence = sequences_[event.sequence];
-  if (sequence.ended || event.ids.empty()) return;
-  GenerationDelta delta;
-  bool stopped = false;
-  for (size_t i = 0; i < event.ids.size() && !stopped; ++i) {
-    stopped = TakeId(sequence, event.sequence, event.ids[i], delta);
-    if (plan_.wants_logprobs && i < event.logprobs.size()) {
-      delta.logprobs.push_back(Scored(event.ids[i], event.logprobs[i]));
-    }
-  }
-  sink_->OnDelta(first_choice_ + event.sequence, std::move(delta));
-  if (stopped) {
-    const auto stop = sequence.text.matched_stop();
-    End(event.sequence,
-        {.reason = FinishReason::kStop,
-         .stop = {.text = stop ? std::optional<std::string>(*stop) : std::nullopt}});
-  }
+  sink_->OnPromptLogprobs(std::move(prompt));
 }
 
-bool Generation::TakeId(Sequence& sequence, uint32_t index, uint32_t id, GenerationDelta& delta) {
+void Generation::OnTokens(const TokensEvent& event) {
+  OnPromptLogprobs(event);
+  if (event.sequence >= sequences_.size()) return;
+  Sequence& sequence = sequences_[event.sequence];
+  GenerationDelta delta;
+  bool over = false;
+  for (size_t i = 0; i < event.ids.size() && !sequence.ended && !sequence.rewinding && !over; ++i) {
+    Token token{.id = event.ids[i]};
+    if (plan_.wants_logprobs && i < event.logprobs.size()) token.logprobs = event.logprobs[i];
+    over = Take(event.sequence, std::move(token), delta);
+  }
+  const bool something =
+      !delta.ids.empty() || !delta.text.content.empty() || !delta.text.reasoning.empty();
+  if (something) sink_->OnDelta(first_choice_ + event.sequence, std::move(delta));
+  if (over) End(event.sequence);
+}
+
+bool Generation::Take(uint32_t index, Token token, GenerationDelta& delta) {
   ++usage_.completion_tokens;
-  delta.ids.push_back(id);
+  Sequence& sequence = sequences_[index];
+  const uint32_t id = token.id;
+  sequence.held.push_back(std::move(token));
+  const auto match = sequence.banned ? sequence.banned->Push(id) : std::nullopt;
+  return match ? TakeBack(index, *match, delta) : GiveSure(index, delta);
+}
+
+// Gives out what is sure, until a stop or the end of the budget.
+bool Generation::GiveSure(uint32_t index, GenerationDelta& delta) {
+  Sequence& sequence = sequences_[index];
+  while (!sequence.held.empty() && !sequence.rewinding) {
+    if (sequence.banned) {
+      if (!sequence.banned->front_is_sure()) break;
+      sequence.banned->Pop();
+    }
+    const Token token = std::move(sequence.held.front());
+    sequence.held.pop_front();
+    if (Give(sequence, token, delta)) {
+      sequence.end = TextStop(sequence);
+      return true;
+    }
+    const bool spent = plan_.thinking_budget && sequence.text.thinking() &&
+                       sequence.thinking_tokens >= *plan_.thinking_budget &&
+                       sequence.given < plan_.room_tokens;
+    if (spent && !std::exchange(sequence.budget_spent, true)) {
+      Rewind(index, {.keep_tokens = sequence.given, .force_ids = plan_.end_thinking_ids});
+    }
+  }
+  return false;
+}
+
+bool Generation::TakeBack(uint32_t index, const BannedText::Match& match, GenerationDelta& delta) {
+  Sequence& sequence = sequences_[index];
+  const uint32_t first = sequence.held[match.token - sequence.given].id;
+  const bool again =
+      ++sequence.rewinds <= kMaxRewinds && ++sequence.rewinds_at[match.token] <= kMaxRewindsAtToken;
+  // The worker forgets what was banned further on, so its count begins anew.
+  sequence.rewinds_at.erase(sequence.rewinds_at.upper_bound(match.token),
+                            sequence.rewinds_at.end());
+  sequence.banned->Rewind(match.token);
+  sequence.held.resize(match.token - sequence.given);
+  if (!again) sequence.banned.reset();  // all that is still held is in front of the string
+  if (GiveSure(index, delta)) return true;
+  if (sequence.rewinding) return false;  // the end of the budget came first
+  if (again) {
+    Rewind(index, {.keep_tokens = static_cast<uint32_t>(match.token), .banned_ids = {first}});
+    return false;
+  }
+  sequence.end.reason = FinishReason::kStop;
+  sequence.end.stop.text = plan_.banned->text(match.text);
+  sequence.end.warning = Warning{
+      "banned_strings", "the model kept coming back to one: the answer ends in front of it"};
+  return true;
+}
+
+// What the worker sends until it says so is void.
+void Generation::Rewind(uint32_t index, RewindSpec rewind) {
+  Sequence& sequence = sequences_[index];
+  if (sequence.banned) sequence.banned->Rewind(rewind.keep_tokens);
+  sequence.held.resize(rewind.keep_tokens - sequence.given);
+  sequence.rewinding = true;
+  rewind.sequence = index;
+  call_->Rewind(std::move(rewind));
+}
+
+// True: a text stop.
+bool Generation::Give(Sequence& sequence, const Token& token, GenerationDelta& delta) {
+  ++sequence.given;
+  delta.ids.push_back(token.id);
+  if (token.logprobs) delta.logprobs.push_back(Scored(token.id, *token.logprobs));
   if (sequence.text.thinking()) {
     ++usage_.reasoning_tokens;
     ++sequence.thinking_tokens;
-    if (plan_.thinking_budget && sequence.thinking_tokens >= *plan_.thinking_budget &&
-        !std::exchange(sequence.budget_spent, true)) {
-      call_->ForceIds(index, plan_.end_thinking_ids);
-    }
   }
-  return sequence.text.Push(std::span(&id, 1), delta.text);
+  return sequence.text.Push(std::span(&token.id, 1), delta.text);
+}
+
+SequenceEnd Generation::TextStop(const Sequence& sequence) const {
+  const auto stop = sequence.text.matched_stop();
+  return {.reason = FinishReason::kStop,
+          .stop = {.text = stop ? std::optional<std::string>(*stop) : std::nullopt}};
 }
 
 void Generation::OnFinish(const FinishEvent& event) {
@@ -97,17 +171,21 @@ void Generation::OnFinish(const FinishEvent& event) {
   usage_.cached_tokens = std::max(usage_.cached_tokens, event.cached_tokens);
   if (event.sequence >= sequences_.size() || sequences_[event.sequence].ended) return;
   Sequence& sequence = sequences_[event.sequence];
+  const bool cancelled = event.reason == FinishEvent::Reason::kCancelled;
+  if (sequence.rewinding && !cancelled) return;  // void
   GenerationDelta delta;
-  SequenceEnd end = EndOf(event);
-  if (sequence.text.Finish(delta.text)) {
-    const auto stop = sequence.text.matched_stop();
-    end = {.reason = FinishReason::kStop,
-           .stop = {.text = stop ? std::optional<std::string>(*stop) : std::nullopt}};
+  sequence.end = EndOf(event);
+  // Nothing more comes: what might have become a banned string did not.
+  sequence.banned.reset();
+  sequence.rewinding = false;
+  sequence.budget_spent = true;
+  if (!GiveSure(event.sequence, delta) && sequence.text.Finish(delta.text)) {
+    sequence.end = TextStop(sequence);
   }
-  if (!delta.text.content.empty() || !delta.text.reasoning.empty()) {
+  if (!delta.ids.empty() || !delta.text.content.empty() || !delta.text.reasoning.empty()) {
     sink_->OnDelta(first_choice_ + event.sequence, std::move(delta));
   }
-  End(event.sequence, std::move(end));
+  End(event.sequence);
 }
 
 // What ended it, in the client's own words: its stop string where that spelt a control token, its
@@ -127,10 +205,10 @@ SequenceEnd Generation::EndOf(const FinishEvent& event) const {
   return end;
 }
 
-void Generation::End(uint32_t index, SequenceEnd end) {
+void Generation::End(uint32_t index) {
   sequences_[index].ended = true;
   ++ended_;
-  sink_->OnEnd(first_choice_ + index, end);
+  sink_->OnEnd(first_choice_ + index, sequences_[index].end);
   if (ended_ < sequences_.size() || std::exchange(done_, true)) return;
   call_->Cancel();  // after the last Finish it only saves waiting for the status
   sink_->OnGenerationDone(absl::OkStatus());

@@ -4,16 +4,25 @@
 // thread only. Knows no JSON and no HTTP.
 // A text stop ends its sequence here and now; when all have ended, the worker's stream is
 // cancelled.
+// Banned strings: a token is held back while it may be part of one; where one is complete the
+// worker is told to take back the token in which it began and to say another one there. At one
+// place at most kMaxRewindsAtToken times, in a sequence kMaxRewinds; then the sequence ends in
+// front of it (kStop, the string as its reason, a warning). What was taken back is counted in the
+// usage. A thinking budget is exact: what the model said beyond it is taken back.
 #pragma once
 
 #include <absl/status/status.h>
 
+#include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "gateway/api/generation_options.h"
 #include "gateway/api/replies.h"
+#include "gateway/text/banned_text.h"
 #include "gateway/text/text_stream.h"
 #include "gateway/upstream/worker_client.h"
 #include "gateway/upstream/worker_pool.h"
@@ -29,6 +38,8 @@ struct GenerationPlan {
   std::vector<std::pair<std::string, uint32_t>> control_stops;
   std::vector<uint32_t> user_stop_ids;
   bool wants_logprobs = false;
+  std::shared_ptr<const BannedSet> banned;  // null = none
+  uint32_t room_tokens = 0;                 // a sequence's most
   std::optional<uint32_t> thinking_budget;  // tokens; then end_thinking_ids, once per sequence
   std::vector<uint32_t> end_thinking_ids;   // what closes the block
 };
@@ -43,6 +54,7 @@ struct GenerationDelta {
 struct SequenceEnd {
   FinishReason reason = FinishReason::kStop;
   StopReason stop;
+  std::optional<Warning> warning;
 };
 
 class GenerationSink {
@@ -57,6 +69,9 @@ class GenerationSink {
 
 class Generation final : public GenerateObserver {
  public:
+  static constexpr uint32_t kMaxRewindsAtToken = 64;
+  static constexpr uint32_t kMaxRewinds = 512;
+
   // Choices are numbered from `first_choice`.
   Generation(GenerationPlan plan, uint32_t first_choice, GenerationSink* sink);
 
@@ -78,17 +93,34 @@ class Generation final : public GenerateObserver {
   void OnDone(absl::Status status) override;
 
  private:
+  struct Token {
+    uint32_t id = 0;
+    std::optional<IdLogprobs> logprobs;
+  };
   struct Sequence {
     explicit Sequence(TextStream stream) : text(std::move(stream)) {}
     TextStream text;
-    uint32_t thinking_tokens = 0;
+    std::optional<BannedText> banned;
+    std::deque<Token> held;  // those that `banned` holds
+    uint32_t given = 0;      // tokens that went into `text`
+    uint32_t thinking_tokens = 0, rewinds = 0;
+    std::map<size_t, uint32_t> rewinds_at;  // by token
+    SequenceEnd end;
     bool budget_spent = false, ended = false;
+    bool rewinding = false;  // what comes before the worker's word of it is void
   };
 
   void OnTokens(const TokensEvent& event);
   void OnFinish(const FinishEvent& event);
-  bool TakeId(Sequence& sequence, uint32_t index, uint32_t id, GenerationDelta& delta);
-  void End(uint32_t index, SequenceEnd end);
+  void OnPromptLogprobs(const TokensEvent& event);
+  // True: the sequence is over, its `end` says how.
+  bool Take(uint32_t index, Token token, GenerationDelta& delta);
+  bool GiveSure(uint32_t index, GenerationDelta& delta);
+  bool TakeBack(uint32_t index, const BannedText::Match& match, GenerationDelta& delta);
+  bool Give(Sequence& sequence, const Token& token, GenerationDelta& delta);
+  void Rewind(uint32_t index, RewindSpec rewind);
+  SequenceEnd TextStop(const Sequence& sequence) const;
+  void End(uint32_t index);
   TokenLogprobs Scored(uint32_t id, const IdLogprobs& logprobs) const;
   SequenceEnd EndOf(const FinishEvent& event) const;
 

@@ -79,7 +79,11 @@ void FillPhrases(const PlanInput& input, GenerationPlan& plan) {
     spec.banned_ids.insert(spec.banned_ids.end(), eos.begin(), eos.end());
   }
   if (sampling.dry) spec.dry = DryOf(*sampling.dry, *input.phrases, *input.vocabulary->table);
+  if (!sampling.banned_strings.empty()) {
+    plan.banned = std::make_shared<BannedSet>(sampling.banned_strings);
+  }
   plan.thinking_budget = input.thinking_budget;
+  spec.rewindable = plan.banned || plan.thinking_budget;
   plan.end_thinking_ids = input.phrases->end_thinking;
 }
 
@@ -120,6 +124,7 @@ absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
   if (prompt_tokens + options.max_tokens.value_or(1) > context) {
     return ContextExceeded(context, prompt_tokens, options.max_tokens.value_or(1));
   }
+  plan.room_tokens = options.max_tokens.value_or(static_cast<uint32_t>(context - prompt_tokens));
   plan.model = input.model->name;
   plan.table = input.vocabulary->table;
   spec.request_id = input.request_id;

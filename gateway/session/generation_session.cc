@@ -72,8 +72,16 @@ absl::Status GenerationSession::Parse(const std::string& body) {
     options_ = std::move(request->options);
     return absl::OkStatus();
   }
+  if (setup_.llama) parse.completion_max_tokens.reset();
   auto request = ParseCompletionRequest(body, parse);
   if (!request.ok()) return request.status();
+  if (setup_.llama) {
+    if (request->prompts.size() > 1 || request->options.n > 1) {
+      return InvalidField(request->options.n > 1 ? "n" : "prompt", "this path takes one");
+    }
+    // The shape has no place for reasoning apart.
+    request->reasoning_format = ReasoningFormat::kNone;
+  }
   reasoning_ = request->reasoning_format;
   raw_prompts_ = std::move(request->prompts);
   add_special_tokens_ = request->add_special_tokens;
@@ -210,27 +218,49 @@ void GenerationSession::OnDelta(uint32_t index, GenerationDelta delta) {
   extras.text_offset = choice.text_offset;
   choice.text_offset += CodePoints(delta.text.content);
   const ChatDelta text{.content = delta.text.content, .reasoning = delta.text.reasoning};
+  AppendText(index, text, extras);
+  SendChunks();
+}
+
+void GenerationSession::AppendText(uint32_t index, const ChatDelta& text,
+                                   const ChunkExtras& extras) {
   out_ += "data: ";
-  if (setup_.kind == ChunkWriter::Kind::kChat) {
+  if (setup_.llama) {
+    AppendLlamaChunk(
+        {.content = text.content, .token_ids = extras.token_ids, .logprobs = extras.logprobs},
+        out_);
+  } else if (setup_.kind == ChunkWriter::Kind::kChat) {
     chunks_->Chat(index, text, extras, out_);
   } else {
     chunks_->Completion(index, text, extras, out_);
   }
   out_ += "\n\n";
-  SendChunks();
+}
+
+void GenerationSession::AppendLlamaFinish(const LlamaChunk& chunk) {
+  const ReplyTail tail = Tail();
+  AppendLlamaEnd({.chunk = chunk,
+                  .model = head_.model,
+                  .finish = choices_[0].end.reason,
+                  .stop = choices_[0].end.stop,
+                  .usage = tail.usage,
+                  .timings = tail.timings,
+                  .warnings = tail.warnings},
+                 out_);
 }
 
 void GenerationSession::OnEnd(uint32_t index, const SequenceEnd& end) {
   if (closed_) return;
   choices_[index].end = end;
-  if (!options_.output.stream) return;
+  if (end.warning) options_.warnings.push_back(*end.warning);
+  if (!options_.output.stream || setup_.llama) return;  // llama.cpp's last chunk says it all
   OpenStream();
   ChunkExtras extras;
   if (options_.output.continuous_usage_stats) extras.usage = Tail().usage;
   out_ += "data: ";
-  chunks_->Finish(index, {.reason = end.reason, .stop_reason = end.stop}, extras,
-                  std::exchange(warned_, true) ? std::span<const Warning>() : options_.warnings,
-                  out_);
+  chunks_->Finish(
+      index, {.reason = end.reason, .stop_reason = end.stop}, extras,
+      std::span(options_.warnings).subspan(std::exchange(warned_, options_.warnings.size())), out_);
   out_ += "\n\n";
   SendChunks();
 }
@@ -258,11 +288,7 @@ void GenerationSession::OpenStream() {
       out_ += "\n\n";
     }
     if (echo.empty()) continue;
-    out_ += "data: ";
-    const ChatDelta text{.content = echo};
-    setup_.kind == ChunkWriter::Kind::kChat ? chunks_->Chat(i, text, {}, out_)
-                                            : chunks_->Completion(i, text, {}, out_);
-    out_ += "\n\n";
+    AppendText(i, {.content = echo}, {});
   }
 }
 
@@ -299,6 +325,14 @@ void GenerationSession::Beat() {
 void GenerationSession::FinishStream() {
   OpenStream();
   const ReplyTail tail = Tail();
+  if (setup_.llama) {
+    out_ += "data: ";
+    AppendLlamaFinish({});
+    out_ += "\n\n";
+    responder_->Write(out_);
+    responder_->End(true);
+    return Close(200);
+  }
   if (options_.output.include_usage || tail.timings) {
     out_ += "data: ";
     chunks_->Closing(options_.output.include_usage ? std::optional(tail.usage) : std::nullopt,
@@ -370,7 +404,13 @@ std::string GenerationSession::CompletionBody() {
 
 void GenerationSession::FinishReply() {
   Response response;
-  response.body = setup_.kind == ChunkWriter::Kind::kChat ? ChatBody() : CompletionBody();
+  if (setup_.llama) {
+    const Choice& only = choices_[0];
+    AppendLlamaFinish({.content = only.content, .token_ids = only.ids, .logprobs = only.logprobs});
+    response.body = std::move(out_);
+  } else {
+    response.body = setup_.kind == ChunkWriter::Kind::kChat ? ChatBody() : CompletionBody();
+  }
   responder_->Send(WithIds(std::move(response)));
   Close(200);
 }

@@ -14,6 +14,7 @@
 #include "gateway/api/chat_request.h"
 #include "gateway/api/chunk_writer.h"
 #include "gateway/api/completion_request.h"
+#include "gateway/api/door_replies.h"
 #include "gateway/api/replies.h"
 #include "gateway/http/application.h"
 #include "gateway/session/generation.h"
@@ -33,6 +34,7 @@ class GenerationSession final : public Exchange,
     const Services* services;
     Loop* loop;
     ChunkWriter::Kind kind;
+    bool llama = false;             // a completion in llama.cpp's own shape (api/door_replies.h)
     std::string caller;             // the key's identity
     std::string client_request_id;  // valid X-Request-Id, or empty
     bool strict = false;            // Prefer: handling=strict
@@ -84,6 +86,8 @@ class GenerationSession final : public Exchange,
   ReplyTail Tail() const;
   std::string ChatBody();
   std::string CompletionBody();
+  void AppendText(uint32_t choice, const ChatDelta& text, const ChunkExtras& extras);
+  void AppendLlamaFinish(const LlamaChunk& chunk);
   std::string Echo(uint32_t choice) const;
   Response WithIds(Response response) const;
   void MeasureTokens(Choice& choice, size_t tokens);
@@ -110,7 +114,8 @@ class GenerationSession final : public Exchange,
   std::unique_ptr<Timer> heartbeat_;
   ProgressEvent progress_;
   size_t generations_done_ = 0;
-  bool streaming_ = false, closed_ = false, warned_ = false, paused_ = false, registered_ = false;
+  size_t warned_ = 0;  // of options_.warnings: those that the stream has told
+  bool streaming_ = false, closed_ = false, paused_ = false, registered_ = false;
   bool first_token_seen_ = false, begun_ = false, cancel_asked_ = false;
 };
 

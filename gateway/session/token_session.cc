@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "gateway/api/api_error.h"
+#include "gateway/api/door_replies.h"
 #include "gateway/api/replies.h"
 #include "gateway/api/token_request.h"
 #include "gateway/session/error_response.h"
@@ -36,9 +37,8 @@ void TokenSession::Start(std::string body, std::shared_ptr<Responder> responder)
   if (!text_) {
     status = WithRetryAfter(absl::UnavailableError("The tokenizer is not ready."), 2);
   } else {
-    status = kind_ == Kind::kTokenize     ? Tokenize(body)
-             : kind_ == Kind::kDetokenize ? Detokenize(body)
-                                          : Render(body);
+    const bool from_ids = kind_ == Kind::kDetokenize || kind_ == Kind::kTabbyDecode;
+    status = kind_ == Kind::kRender ? Render(body) : from_ids ? Detokenize(body) : Tokenize(body);
   }
   if (!status.ok()) Reply(ErrorResponse(status));
 }
@@ -99,7 +99,8 @@ absl::Status TokenSession::Detokenize(const std::string& body) {
     detokenizer.Push(id, text);
   }
   detokenizer.Flush(text);
-  Reply({.body = DetokenizeReplyJson(text, request->warnings)});
+  Reply({.body = kind_ == Kind::kTabbyDecode ? TabbyTextJson(text, request->warnings)
+                                             : DetokenizeReplyJson(text, request->warnings)});
   return absl::OkStatus();
 }
 
@@ -114,6 +115,8 @@ void TokenSession::OnPrepared(absl::StatusOr<PreparedPrompts> prompts) {
     }
     return Reply({.body = RenderReplyJson(prompt.text, tokens, warnings_)});
   }
+  if (kind_ == Kind::kTabbyEncode) return Reply({.body = TabbyTokensJson(prompt.ids, warnings_)});
+  if (kind_ == Kind::kKoboldCount) return Reply({.body = KoboldTokensJson(prompt.ids, warnings_)});
   TokenizeReply reply{
       .ids = prompt.ids, .max_model_len = model_.context_tokens, .warnings = warnings_};
   if (wants_strings_) {
@@ -126,7 +129,8 @@ void TokenSession::OnPrepared(absl::StatusOr<PreparedPrompts> prompts) {
 void TokenSession::Reply(Response response) {
   const auto responder = std::exchange(responder_, nullptr);
   if (!responder) return;
-  constexpr std::string_view kNames[] = {"tokenize", "detokenize", "render"};
+  constexpr std::string_view kNames[] = {"tokenize",     "detokenize",   "render",
+                                         "token_encode", "token_decode", "token_count"};
   services_->probe->OnRequest(kNames[static_cast<int>(kind_)], response.status,
                               absl::ToDoubleSeconds(loop_->Now() - arrival_));
   ticket_ = {};

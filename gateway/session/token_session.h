@@ -1,5 +1,5 @@
-// /tokenize, /detokenize and /v1/chat/completions/render: text side only, nothing is generated.
-// Loop thread only; one per request.
+// /tokenize, /detokenize, their like and /v1/chat/completions/render: text side only, nothing is
+// generated. Loop thread only; one per request.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,8 @@ namespace behemoth::gateway {
 
 class TokenSession final : public Exchange, public std::enable_shared_from_this<TokenSession> {
  public:
-  enum class Kind { kTokenize, kDetokenize, kRender };
+  // The last ones are other servers' doors to the first two (api/door_replies.h).
+  enum class Kind { kTokenize, kDetokenize, kRender, kTabbyEncode, kTabbyDecode, kKoboldCount };
   TokenSession(const Services* services, Loop* loop, Kind kind, bool strict, Ticket ticket);
 
   void Start(std::string body, std::shared_ptr<Responder> responder) override;

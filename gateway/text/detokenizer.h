@@ -42,6 +42,8 @@ class Detokenizer {
   // outside the vocabulary is U+FFFD.
   void Push(uint32_t id, std::string& out);
   void Flush(std::string& out);
+  // Bytes of a character that is not complete are held back.
+  bool mid_character() const { return !assembler_.empty(); }
 
  private:
   std::shared_ptr<const TokenTable> table_;

@@ -28,6 +28,7 @@ class StopSet {
 
  private:
   friend class StopMatcher;
+  friend class BannedText;
   struct Node {
     std::vector<std::pair<uint8_t, uint32_t>> next;  // sorted by byte
     uint32_t fail = 0;

@@ -60,6 +60,15 @@ class StreamReader : public grpc::ClientReadReactor<Message>,
     if (!paused) Drain();
   }
 
+  // Any thread. Ends the stream with an error of our own.
+  void Fail(absl::Status status) {
+    loop_.Post([self = this->shared_from_this(), status = std::move(status)]() mutable {
+      if (std::exchange(self->silent_, true)) return;
+      self->Abort();
+      self->ended_(std::move(status));
+    });
+  }
+
  private:
   // Any thread.
   void Abort() {
@@ -208,9 +217,22 @@ class Call final : public GenerateCall {
     request.mutable_force_ids()->mutable_ids()->Add(ids.begin(), ids.end());
     Control(std::move(request));
   }
+  void Rewind(RewindSpec rewind) override {
+    pb::ControlRequest request;
+    pb::ControlRequest::Rewind& out = *request.mutable_rewind();
+    out.set_sequence(rewind.sequence);
+    out.set_keep_tokens(rewind.keep_tokens);
+    out.mutable_banned_ids()->Add(rewind.banned_ids.begin(), rewind.banned_ids.end());
+    out.mutable_force_ids()->Add(rewind.force_ids.begin(), rewind.force_ids.end());
+    // Nothing that comes is of use before the rewind: one that was refused is the end.
+    Control(std::move(request), [reader = reader_](const grpc::Status& status) {
+      if (!status.ok()) reader->Fail(support::FromServer(status));
+    });
+  }
 
  private:
-  void Control(pb::ControlRequest request) {
+  using Answered = std::function<void(const grpc::Status&)>;
+  void Control(pb::ControlRequest request, Answered answered = [](const grpc::Status&) {}) {
     auto call = std::make_shared<UnaryCall<pb::ControlRequest, pb::ControlResponse>>();
     call->request = std::move(request);
     call->request.set_request_id(request_.request_id());
@@ -218,7 +240,10 @@ class Call final : public GenerateCall {
     const uint64_t key = Track(*door_->calls, call);
     door_->stub->async()->Control(
         &call->context, &call->request, &call->reply,
-        [call, key, door = door_](const grpc::Status&) { door->calls->Remove(key); });
+        [call, key, door = door_, answered = std::move(answered)](const grpc::Status& status) {
+          answered(status);
+          door->calls->Remove(key);
+        });
   }
 
   std::shared_ptr<Door> door_;

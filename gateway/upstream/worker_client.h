@@ -59,6 +59,7 @@ struct GenerateSpec {
   uint32_t min_tokens = 0;
   uint32_t num_sequences = 1;
   bool ignore_eos = false, include_stop_id = false;
+  bool rewindable = false;  // then the stream stays open behind the last finish: cancel it
   std::string cache_salt, fairness_key;
   int32_t priority = 0;
   std::optional<uint32_t> top_logprobs;
@@ -94,7 +95,20 @@ struct FinishEvent {
   double queue_ms = 0, prefill_ms = 0, decode_ms = 0, first_token_ms = 0;
 };
 
-using WorkerEvent = std::variant<ProgressEvent, TokensEvent, FinishEvent>;
+// A rewind took effect: what was sent behind the first `keep_tokens`, a finish too, is void.
+struct RewoundEvent {
+  uint32_t sequence = 0;
+  uint32_t keep_tokens = 0;
+};
+
+using WorkerEvent = std::variant<ProgressEvent, TokensEvent, FinishEvent, RewoundEvent>;
+
+struct RewindSpec {
+  uint32_t sequence = 0;
+  uint32_t keep_tokens = 0;
+  std::vector<uint32_t> banned_ids;  // never again there
+  std::vector<uint32_t> force_ids;   // the next tokens
+};
 
 // Outlives the call or cancels it first.
 class GenerateObserver {
@@ -113,6 +127,8 @@ class GenerateCall {
   // Control: both act on the worker that runs the request; failures show in the stream.
   virtual void EndByControl() = 0;  // -> FinishEvent kCancelled for every sequence
   virtual void ForceIds(uint32_t sequence, std::vector<uint32_t> ids) = 0;
+  // -> RewoundEvent. The spec said `rewindable`. Refused: the call is done, with the reason.
+  virtual void Rewind(RewindSpec rewind) = 0;
 };
 
 enum class WorkerState { kUnknown, kLoading, kWarming, kReady, kDraining, kFailed };

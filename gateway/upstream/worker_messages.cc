@@ -136,6 +136,7 @@ pb::GenerateRequest ToProto(const GenerateSpec& spec) {
   out.set_num_sequences(spec.num_sequences);
   out.set_ignore_eos(spec.ignore_eos);
   out.set_include_stop_id(spec.include_stop_id);
+  out.set_rewindable(spec.rewindable);
   out.set_cache_salt(spec.cache_salt);
   out.set_fairness_key(spec.fairness_key);
   if (spec.priority != 0) out.set_priority(spec.priority);
@@ -152,6 +153,9 @@ std::optional<WorkerEvent> FromProto(const pb::GenerateResponse& response) {
       return FromProto(response.progress());
     case pb::GenerateResponse::kFinish:
       return FromProto(response.finish());
+    case pb::GenerateResponse::kRewound:
+      return RewoundEvent{.sequence = response.rewound().sequence(),
+                          .keep_tokens = response.rewound().keep_tokens()};
     case pb::GenerateResponse::kTokens: {
       const pb::Tokens& in = response.tokens();
       TokensEvent out;

@@ -244,6 +244,9 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
   void ForceIds(uint32_t sequence, std::vector<uint32_t> ids) override {
     if (call_) call_->ForceIds(sequence, std::move(ids));
   }
+  void Rewind(RewindSpec rewind) override {
+    if (call_) call_->Rewind(std::move(rewind));
+  }
 
   void OnEvent(WorkerEvent event) override {
     if (!std::holds_alternative<ProgressEvent>(event) && !std::exchange(delivered_, true)) {

@@ -59,6 +59,10 @@ absl::Status Engine::ExtendMaxTokens(std::string request_id, int32_t additional_
       worker::ExtendMaxTokens{std::move(request_id), additional_tokens, std::move(done)});
 }
 
+absl::Status Engine::Rewind(std::string request_id, worker::Rewind rewind, ControlDone done) {
+  return mailbox_.Post(RewindRequest{std::move(request_id), std::move(rewind), std::move(done)});
+}
+
 LoadSnapshot Engine::load() const {
   absl::MutexLock lock(&load_mutex_);
   return load_;
@@ -141,6 +145,7 @@ void Engine::Apply(absl::Time now) {
       [&](worker::ExtendMaxTokens& m) {
         m.done(scheduler_.ExtendMaxTokens(m.request_id, m.additional_tokens));
       },
+      [&](RewindRequest& m) { m.done(scheduler_.Rewind(m.request_id, std::move(m.rewind), now)); },
   };
   for (Mail& mail : mail_) std::visit(apply, mail);
   mail_.clear();

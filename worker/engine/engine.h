@@ -59,6 +59,7 @@ class Engine {
   absl::Status ForceIds(std::string request_id, int32_t sequence, std::vector<TokenId> ids,
                         ControlDone done);
   absl::Status ExtendMaxTokens(std::string request_id, int32_t additional_tokens, ControlDone done);
+  absl::Status Rewind(std::string request_id, worker::Rewind rewind, ControlDone done);
 
   LoadSnapshot load() const;
   absl::Time last_beat() const;

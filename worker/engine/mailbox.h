@@ -57,8 +57,13 @@ struct ExtendMaxTokens {
   int32_t additional_tokens = 0;
   ControlDone done;
 };
-using Mail =
-    std::variant<GenerationRequest, CancelRequest, AbortRequest, ForceIds, ExtendMaxTokens>;
+struct RewindRequest {
+  std::string request_id;
+  Rewind rewind;
+  ControlDone done;
+};
+using Mail = std::variant<GenerationRequest, CancelRequest, AbortRequest, ForceIds, ExtendMaxTokens,
+                          RewindRequest>;
 
 class Mailbox {
  public:

@@ -79,6 +79,11 @@ void Fill(const FinishEvent& event, v1::GenerateResponse* message) {
   timings.set_preemptions(static_cast<uint32_t>(event.preemptions));
 }
 
+void Fill(const RewoundEvent& event, v1::GenerateResponse* message) {
+  message->mutable_rewound()->set_sequence(static_cast<uint32_t>(event.sequence));
+  message->mutable_rewound()->set_keep_tokens(static_cast<uint32_t>(event.keep_tokens));
+}
+
 size_t BytesOf(const std::vector<TokenLogprobs>& logprobs) {
   size_t bytes = 0;
   for (const TokenLogprobs& token : logprobs) {

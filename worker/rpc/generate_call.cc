@@ -45,7 +45,10 @@ bool GenerateCall::Push(TokenEvent event) {
   bool merged = false;
   const size_t depth = std::min(events_.size(), kCoalesceDepth);
   for (size_t i = 1; i <= depth && !merged; ++i) {
-    merged = Coalesce(event, &events_[events_.size() - i]);
+    TokenEvent& earlier = events_[events_.size() - i];
+    // What comes after a rewind never joins what it has made void.
+    if (std::holds_alternative<RewoundEvent>(earlier)) break;
+    merged = Coalesce(event, &earlier);
   }
   if (!merged) events_.push_back(std::move(event));
   bytes_ += merged ? bytes - sizeof(TokenEvent) : bytes;

@@ -212,6 +212,7 @@ absl::StatusOr<GenerationRequest> ToGeneration(const v1::GenerateRequest& messag
     out.prompt_logprobs = logprobs.prompt();
   }
   out.include_stop_id = message.include_stop_id();
+  out.rewindable = message.rewindable();
   out.cache_salt = message.cache_salt();
   out.fairness_key = message.fairness_key();
   out.priority = message.priority();
@@ -226,6 +227,22 @@ absl::StatusOr<std::vector<TokenId>> ToForcedIds(const v1::ControlRequest::Force
   std::vector<TokenId> ids = fields.TokenIds("force_ids.ids", message.ids(), kMaxForcedIds);
   if (!fields.status().ok()) return fields.status();
   return ids;
+}
+
+absl::StatusOr<Rewind> ToRewind(const v1::ControlRequest::Rewind& message,
+                                const RequestLimits& limits) {
+  constexpr int kMaxBannedIds = 1024;
+  Fields fields(limits.vocabulary_size);
+  // Beyond int32 is beyond every request's sequences and tokens all the same.
+  const auto bounded = [](uint32_t value) {
+    return static_cast<int32_t>(std::min<uint32_t>(value, std::numeric_limits<int32_t>::max()));
+  };
+  Rewind out{.sequence = bounded(message.sequence()),
+             .keep_tokens = bounded(message.keep_tokens())};
+  out.banned = fields.TokenIds("rewind.banned_ids", message.banned_ids(), kMaxBannedIds);
+  out.forced = fields.TokenIds("rewind.force_ids", message.force_ids(), kMaxForcedIds);
+  if (!fields.status().ok()) return fields.status();
+  return out;
 }
 
 }  // namespace behemoth::worker

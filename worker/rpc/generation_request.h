@@ -37,4 +37,8 @@ absl::Status CheckRequestId(const std::string& request_id);
 absl::StatusOr<std::vector<TokenId>> ToForcedIds(const v1::ControlRequest::ForceIds& message,
                                                  const RequestLimits& limits);
 
+// At most 1,024 banned and 64 forced ids, each of the vocabulary.
+absl::StatusOr<Rewind> ToRewind(const v1::ControlRequest::Rewind& message,
+                                const RequestLimits& limits);
+
 }  // namespace behemoth::worker

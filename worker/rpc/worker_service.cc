@@ -109,8 +109,11 @@ absl::Status WorkerService::Act(const v1::ControlRequest& request, ControlDone d
       return engine->ExtendMaxTokens(request.request_id(), static_cast<int32_t>(more),
                                      std::move(done));
     }
-    case v1::ControlRequest::kRewind:
-      return absl::UnimplementedError("rewind: not in this version");
+    case v1::ControlRequest::kRewind: {
+      absl::StatusOr<Rewind> rewind = ToRewind(request.rewind(), limits_);
+      if (!rewind.ok()) return rewind.status();
+      return engine->Rewind(request.request_id(), *std::move(rewind), std::move(done));
+    }
     case v1::ControlRequest::ACTION_NOT_SET:
       break;
   }

@@ -52,7 +52,14 @@ struct FinishEvent {
   int32_t preemptions = 0;
 };
 
-using TokenEvent = std::variant<ProgressEvent, TokensEvent, FinishEvent>;
+// A rewind took effect: of the sequence's tokens only the first `keep_tokens` stand, its finish is
+// void.
+struct RewoundEvent {
+  int32_t sequence = 0;
+  int32_t keep_tokens = 0;
+};
+
+using TokenEvent = std::variant<ProgressEvent, TokensEvent, FinishEvent, RewoundEvent>;
 
 // Where a request's events go. Implemented by rpc/ (a stream) and by tests (a vector).
 // Push and Close are called by the engine thread only and never block.
@@ -61,8 +68,18 @@ class TokenSink {
   virtual ~TokenSink() = default;
   // False = the reader is too far behind: the engine fails this request RESOURCE_EXHAUSTED.
   virtual bool Push(TokenEvent event) = 0;
-  // The last call, exactly once. OK after a FinishEvent for every sequence; else why it failed.
+  // The last call, exactly once. OK after a FinishEvent for every sequence (of a rewindable request
+  // when it can be rewound no more); else why it failed.
   virtual void Close(const absl::Status& status) = 0;
+};
+
+// Goes on behind the first `keep_tokens` of a sequence's output. `banned` are never sampled there
+// while what stands before stays; `forced` are the next tokens.
+struct Rewind {
+  int32_t sequence = 0;
+  int32_t keep_tokens = 0;
+  std::vector<TokenId> banned;
+  std::vector<TokenId> forced;
 };
 
 struct GenerationRequest {
@@ -73,6 +90,7 @@ struct GenerationRequest {
   int32_t num_sequences = 1;
   bool include_stop_id = false;
   bool prompt_logprobs = false;
+  bool rewindable = false;
   std::string cache_salt;
   std::string fairness_key;
   int32_t priority = 0;

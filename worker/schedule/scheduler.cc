@@ -80,6 +80,7 @@ absl::Status Scheduler::Cancel(const std::string& request_id, absl::Time now) {
   for (Sequence& sequence : request->sequences) {
     if (!sequence.ended()) Finish(sequence, FinishReason::kCancelled, std::nullopt, now);
   }
+  if (!request->closed) Close(request, absl::OkStatus());  // it was parked
   return absl::OkStatus();
 }
 
@@ -121,11 +122,7 @@ absl::Status Scheduler::ForceIds(const std::string& request_id, int32_t index,
                                                    config_.context_tokens));
   }
   sequence.forced.insert(sequence.forced.end(), ids.begin(), ids.end());
-  // Sequences that share a prompt part after their first own token, not before; and the logprobs
-  // of a prompt go out with the first token.
-  const bool needs_prompt =
-      !request->forked && (request->spec.num_sequences > 1 || request->spec.prompt_logprobs);
-  if (sequence.pending == 0 && !needs_prompt) AppendForced(sequence, now);
+  AppendForcedIfKnown(sequence, now);
   return absl::OkStatus();
 }
 
@@ -154,7 +151,10 @@ LoadSnapshot Scheduler::load() const {
 }
 
 absl::Time Scheduler::next_deadline() const {
-  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+  const auto first = [](const auto& times) {
+    return times.empty() ? absl::InfiniteFuture() : times.begin()->first;
+  };
+  return std::min(first(deadlines_), first(parked_));
 }
 
 // ---- Events -----------------------------------------------------------------------------------
@@ -202,6 +202,17 @@ void Scheduler::EmitTokens(Sequence& sequence, TokensEvent event, absl::Time now
   Deliver(request, std::move(event));
 }
 
+void Scheduler::AppendForcedIfKnown(Sequence& sequence, absl::Time now) {
+  // Sequences that share a prompt part after their first own token, not before; and the logprobs
+  // of a prompt go out with the first token.
+  const Request& request = *sequence.request;
+  const bool needs_prompt =
+      !request.forked && (request.spec.num_sequences > 1 || request.spec.prompt_logprobs);
+  if (!sequence.forced.empty() && sequence.pending == 0 && !needs_prompt) {
+    AppendForced(sequence, now);
+  }
+}
+
 void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   Request* request = sequence.request;
   const size_t room = static_cast<size_t>(request->spec.max_tokens - sequence.output());
@@ -247,7 +258,9 @@ void Scheduler::Finish(Sequence& sequence, FinishReason reason, std::optional<To
   Deliver(request, event);
   End(sequence,
       reason == FinishReason::kCancelled ? SequenceState::kCancelled : SequenceState::kFinished);
-  if (request->live_sequences == 0) Close(request, absl::OkStatus());
+  if (request->live_sequences > 0) return;
+  if (request->spec.rewindable && reason != FinishReason::kCancelled) return Park(request, now);
+  Close(request, absl::OkStatus());
 }
 
 void Scheduler::End(Sequence& sequence, SequenceState state) {
@@ -264,6 +277,7 @@ void Scheduler::Close(Request* request, const absl::Status& status) {
   observer_->OnClose(status);
   deliveries_.push_back({request, status});
   deadlines_.erase({request->spec.deadline, request});
+  parked_.erase({request->parked_until, request});
   queue_.Leave(std::exchange(request->share, nullptr));
   Dequeue(request);
   const auto found = requests_.find(request->spec.request_id);

@@ -5,8 +5,8 @@
 // Blocks are taken and given back here and nowhere else. Time is an argument, never read.
 // Engine thread only.
 //
-// Three files: scheduler.cc (requests come and go), scheduler_plan.cc (PlanStep),
-// scheduler_commit.cc (Commit).
+// Four files: scheduler.cc (requests come and go), scheduler_plan.cc (PlanStep),
+// scheduler_commit.cc (Commit), scheduler_rewind.cc (Rewind).
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -78,6 +78,15 @@ class Scheduler {
   absl::Status ForceIds(const std::string& request_id, int32_t sequence, std::vector<TokenId> ids,
                         absl::Time now);
   absl::Status ExtendMaxTokens(const std::string& request_id, int32_t additional_tokens);
+  // Takes tokens of a sequence back, finished or not; what steps in flight sample for it is void.
+  // A RewoundEvent, then what comes now. The sequence is computed again like a preempted one: the
+  // tokens and draws of a position are the same as without the rewind, but for what is banned.
+  // NOT_FOUND; INVALID_ARGUMENT: not rewindable, fewer tokens, no token left, over kMaxBans.
+  absl::Status Rewind(const std::string& request_id, worker::Rewind rewind, absl::Time now);
+  static constexpr size_t kMaxBans = 1024;  // of a sequence
+  // How long a rewindable request whose sequences have all finished stays for a rewind. It holds no
+  // block and no slot.
+  static constexpr absl::Duration kParkTime = absl::Seconds(30);
 
   // The next step; no rows = nothing to do before a commit or a new request. Good until its Commit.
   const StepPlan& PlanStep(absl::Time now);
@@ -123,8 +132,16 @@ class Scheduler {
   void LeaveQueue(Sequence& sequence);
   void ReleaseBlocks(Sequence& sequence);
   void ReleaseSlot(Sequence& sequence);
+  void AppendForcedIfKnown(Sequence& sequence, absl::Time now);
   void AppendForced(Sequence& sequence, absl::Time now);
   void EmitTokens(Sequence& sequence, TokensEvent event, absl::Time now);
+
+  // scheduler_rewind.cc
+  absl::Status CheckRewind(const Sequence& sequence, const worker::Rewind& rewind) const;
+  void TakeBack(Sequence& sequence, int32_t keep_tokens);
+  std::shared_ptr<const SamplingParams> SamplingOf(Sequence& sequence);
+  void Park(Request* request, absl::Time now);
+  void Unpark(Request* request);
 
   // scheduler_plan.cc
   void PurgeRetired();
@@ -137,6 +154,7 @@ class Scheduler {
   bool IsShared(BlockId block) const;
   Sequence* Victim();
   void Preempt(Sequence& victim);
+  void Requeue(Sequence& sequence);
   void PlanDecodes(int32_t* budget);
   void PlanPrefills(int32_t budget, absl::Time now);
   bool Admit(Sequence& sequence, absl::Time now);
@@ -162,6 +180,7 @@ class Scheduler {
   absl::flat_hash_map<std::string, std::unique_ptr<Request>> requests_;
   std::vector<std::unique_ptr<Request>> retired_;  // closed; rows may be in flight
   std::set<std::pair<absl::Time, Request*>> deadlines_;
+  std::set<std::pair<absl::Time, Request*>> parked_;
   std::vector<Sequence*> running_;  // in order of admission
   std::vector<SlotId> free_slots_;
 

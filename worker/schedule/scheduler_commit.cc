@@ -30,6 +30,11 @@ void Scheduler::Commit(const StepResult& result, absl::Time now) {
   }
   for (size_t i = 0; i < step.samples.size(); ++i) {
     Sequence& sequence = *step.samples[i];
+    // Steps are committed in order: what a rewind has overtaken comes before what followed it.
+    if (sequence.voided > 0) {
+      --sequence.voided;
+      continue;
+    }
     --sequence.pending;
     // The one wasted row of a sequence that ended while this step was under way.
     if (!sequence.ended()) AcceptToken(sequence, result.samples[i], now);
@@ -84,6 +89,8 @@ void Scheduler::AcceptToken(Sequence& sequence, const SampleResult& sample, absl
   const SamplingParams& sampling = *request->sampling;
   const int32_t before = sequence.known() - request->prompt_tokens();
   sequence.tokens.push_back(sample.token);
+  // The bans were of this token's position: the next one is sampled without them.
+  if (sequence.bound_to_bans) sequence.needs_binding = true;
   const bool stops = before >= sampling.min_tokens &&
                      std::find(sampling.stop_ids.begin(), sampling.stop_ids.end(), sample.token) !=
                          sampling.stop_ids.end();

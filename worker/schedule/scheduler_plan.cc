@@ -46,6 +46,9 @@ void Scheduler::ExpireDeadlines(absl::Time now) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     Abort(deadlines_.begin()->second, absl::DeadlineExceededError("the request's time is over"));
   }
+  while (!parked_.empty() && parked_.begin()->first <= now) {
+    Close(parked_.begin()->second, absl::OkStatus());
+  }
 }
 
 void Scheduler::ReportProgress(absl::Time now) {
@@ -69,6 +72,9 @@ void Scheduler::ReportProgress(absl::Time now) {
 // --------------------------------------------------------
 
 bool Scheduler::WantsDecodeRow(const Sequence& sequence) const {
+  // One position's bans are in the slot's state: it is built anew before the next token's sample,
+  // which takes that the token is known.
+  if (sequence.bound_to_bans && sequence.pending > 0) return false;
   return sequence.state == SequenceState::kDecoding && sequence.forced.empty() &&
          sequence.length() > sequence.planned &&
          sequence.output() < sequence.request->spec.max_tokens;
@@ -141,15 +147,20 @@ Sequence* Scheduler::Victim() {
 void Scheduler::Preempt(Sequence& victim) {
   observer_->OnPreemption();
   ++victim.preemptions;
-  std::erase(running_, &victim);
-  ReleaseBlocks(victim);
-  ReleaseSlot(victim);
-  if (!victim.request->forked) {
-    for (Sequence& follower : victim.request->sequences) ReleaseSlot(follower);
+  Requeue(victim);
+}
+
+// A running sequence gives back all that it holds and waits to be computed again.
+void Scheduler::Requeue(Sequence& sequence) {
+  std::erase(running_, &sequence);
+  ReleaseBlocks(sequence);
+  ReleaseSlot(sequence);
+  if (!sequence.request->forked) {
+    for (Sequence& follower : sequence.request->sequences) ReleaseSlot(follower);
   }
-  Transition(victim, SequenceState::kPreempted);
-  Transition(victim, SequenceState::kWaiting);
-  Enqueue(victim);
+  Transition(sequence, SequenceState::kPreempted);
+  Transition(sequence, SequenceState::kWaiting);
+  Enqueue(sequence);
 }
 
 void Scheduler::PlanDecodes(int32_t* budget) {
@@ -283,7 +294,7 @@ void Scheduler::Bind(Sequence& sequence) {
   const auto output = sequence.tokens.begin() + request.prompt_tokens();
   planning_->plan.bindings.push_back({.slot = *sequence.slot,
                                       .sequence = sequence.index,
-                                      .sampling = request.sampling,
+                                      .sampling = SamplingOf(sequence),
                                       .prompt = request.spec.prompt,
                                       .output = {output, sequence.tokens.end()}});
 }

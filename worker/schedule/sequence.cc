@@ -18,7 +18,7 @@ constexpr std::array<std::array<bool, kStates>, kStates> kNext = {{
     {false, false, true, true, true, true, true},       // prefilling; finished: forced tokens
     {false, false, false, true, true, true, true},      // decoding
     {true, false, false, false, false, true, true},     // preempted
-    {false, false, false, false, false, false, false},  // finished
+    {true, false, false, false, false, false, false},   // finished; waiting: by a rewind
     {false, false, false, false, false, false, false},  // cancelled
     {false, false, false, false, false, false, false},  // failed
 }};

@@ -4,6 +4,7 @@
 //   waiting -> prefilling -> decoding -> finished
 //   prefilling | decoding -> preempted -> waiting
 //   waiting | prefilling -> finished: by a token of a step in flight, or by forced tokens
+//   prefilling | decoding -> preempted -> waiting, and finished -> waiting: a rewind too
 //   any but the ended ones -> cancelled | failed
 //
 // Engine thread only. Owned by the scheduler; a request lives until the last step that has a row
@@ -42,6 +43,12 @@ const char* Name(SequenceState state);
 
 struct Request;
 
+// A token that is not to be sampled at that position of the output.
+struct PositionBan {
+  int32_t position = 0;
+  TokenId id = 0;
+};
+
 struct Sequence {
   Request* request = nullptr;
   int32_t index = 0;  // within the request
@@ -51,7 +58,9 @@ struct Sequence {
   int32_t planned = 0;          // tokens whose keys and values are in the blocks, or will be by the
                                 // steps in flight
   int32_t pending = 0;          // sampled by steps in flight: not known yet
+  int32_t voided = 0;           // sampled by steps in flight that a rewind has overtaken
   std::vector<TokenId> forced;  // to be appended as soon as nothing is pending
+  std::vector<PositionBan> bans;  // by position, ascending; none behind the output's end
 
   std::vector<BlockId> blocks;  // the table covering [0, planned)
   bool shares_prompt = false;   // its first blocks are those that its leader's rows filled
@@ -62,6 +71,7 @@ struct Sequence {
   std::optional<BlockId> copy_from;
   std::optional<SlotId> slot;
   bool needs_binding = false;  // the slot's sampling state is to be built anew
+  bool bound_to_bans = false;  // the slot's state holds bans of one position: good for one token
   uint32_t residence = 0;      // counts preemptions: which stay in the blocks a row belongs to
   int32_t retry_blocks = 0;    // waiting: admission was refused with fewer blocks available
   int32_t queued_tokens = 0;   // waiting: tokens to compute, as the queue counts them
@@ -97,6 +107,7 @@ struct Request {
   bool prompt_logprobs_sent = false;
   int32_t rows_in_flight = 0;
   int32_t live_sequences = 0;
+  absl::Time parked_until = absl::InfiniteFuture();  // rewindable and all finished: then it closes
   bool closed = false;
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(spec.prompt.size()); }

@@ -138,6 +138,14 @@ TEST_F(BadFieldsTest, ControlNamesItsFieldsToo) {
               StartsWith("force_ids.ids:"));
   EXPECT_THAT(message([](auto& r) { r.mutable_extend_max_tokens(); }),
               StartsWith("extend_max_tokens.additional_tokens:"));
+  EXPECT_THAT(message([](auto& r) { r.mutable_rewind()->add_banned_ids(2000); }),
+              StartsWith("rewind.banned_ids:"));
+  EXPECT_THAT(message([](auto& r) { r.mutable_rewind()->add_force_ids(2000); }),
+              StartsWith("rewind.force_ids:"));
+  EXPECT_THAT(message([](auto& r) {
+                for (int i = 0; i < 65; ++i) r.mutable_rewind()->add_force_ids(1);
+              }),
+              StartsWith("rewind.force_ids:"));
   v1::ControlRequest cancel;
   cancel.set_request_id("nobody");
   cancel.mutable_cancel();

@@ -1,5 +1,6 @@
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -178,6 +179,50 @@ TEST_F(GenerateTest, ControlForcesIdsAndCancelsWithAFinish) {
   EXPECT_EQ(outcome.finishes[0].reason(), v1::Finish::REASON_CANCELLED);
   EXPECT_THAT(outcome.tokens[0], testing::Contains(kFirstForcedId));
   EXPECT_EQ(Control(cancel).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+// Finished and parked, it says another thing at the third token; the stream is the caller's to end.
+TEST_F(GenerateTest, AFinishedSequenceIsRewoundAndGoesOnInTheSameStream) {
+  grpc::ClientContext context;
+  v1::GenerateRequest request = Request("rewound", 8);
+  request.set_rewindable(true);
+  const auto reader = stub_->Generate(&context, request);
+  std::vector<TokenId> tokens;
+  int finishes = 0, rewinds = 0;
+  v1::GenerateResponse response;
+  const auto read_to_finish = [&] {
+    while (reader->Read(&response)) {
+      for (const uint32_t id : response.tokens().ids()) tokens.push_back(static_cast<TokenId>(id));
+      if (response.has_rewound()) {
+        ++rewinds;
+        tokens.resize(response.rewound().keep_tokens());
+      }
+      if (response.has_finish()) return static_cast<void>(++finishes);
+    }
+    ADD_FAILURE() << "the stream ended";
+  };
+  read_to_finish();
+  ASSERT_EQ(tokens, Alone(request));
+  EXPECT_FALSE(HoldsBlocks());
+  const std::vector<TokenId> before = tokens;
+  v1::ControlRequest rewind;
+  rewind.set_request_id("rewound");
+  rewind.mutable_rewind()->set_keep_tokens(3);
+  rewind.mutable_rewind()->add_banned_ids(static_cast<uint32_t>(before[3]));
+  ASSERT_TRUE(Control(rewind).ok());
+  read_to_finish();
+  EXPECT_EQ(rewinds, 1);
+  EXPECT_EQ(finishes, 2);
+  EXPECT_EQ(response.finish().usage().completion_tokens(), 8u);
+  ASSERT_THAT(tokens, SizeIs(8));
+  EXPECT_TRUE(std::equal(tokens.begin(), tokens.begin() + 3, before.begin()));
+  EXPECT_NE(tokens[3], before[3]);
+  rewind.mutable_rewind()->set_keep_tokens(9);
+  EXPECT_EQ(Control(rewind).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  context.TryCancel();
+  while (reader->Read(&response)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ constexpr std::string_view kVllmChatNames[] = {
 // What the later API issue brings (spec api.md sections 3 and 6): never silently accepted.
 constexpr std::string_view kLater[] = {
     "documents", "tools", "functions", "suffix", "prompt_embeds", "negative_prompt", "tool_choice",
-    "function_call", "banned_strings", "no_repeat_ngram_size", "guided_json", "guided_regex",
+    "function_call", "no_repeat_ngram_size", "guided_json", "guided_regex",
     "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern",
     "json_schema", "grammar_string", "grammar", "structured_outputs", "structural_tag",
     "logits_processors", "return_tokens_as_token_ids", "modalities", "audio", "prediction",
@@ -176,11 +176,12 @@ TEST(FieldTableTest, WhatWillNotComeIsSilentAtItsNeutralValue) {
 // A field without effect must be one that is idle by itself: the second half of a sampler that is
 // refused, or what the client says to others than the model.
 TEST(FieldTableTest, OnlyIdleFieldsHaveNoEffect) {
-  EXPECT_THAT(NamesWith(Support::kNoEffect),
-              testing::UnorderedElementsAre(
-                  "mirostat_tau", "mirostat_eta", "spaces_between_special_tokens",
-                  "parallel_tool_calls", "metadata", "store", "service_tier", "safety_identifier",
-                  "prompt_cache_key", "prompt_cache_retention"));
+  EXPECT_THAT(
+      NamesWith(Support::kNoEffect),
+      testing::UnorderedElementsAre("mirostat_tau", "mirostat_eta", "spaces_between_special_tokens",
+                                    "parallel_tool_calls", "metadata", "store", "service_tier",
+                                    "safety_identifier", "api_type", "api_server", "cache_prompt",
+                                    "prompt_cache_key", "prompt_cache_retention"));
 }
 
 TEST(FieldTableTest, UnknownFieldsAreNamedInWarnings) {

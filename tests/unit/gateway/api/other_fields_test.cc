@@ -186,6 +186,9 @@ TEST(OtherFieldsTest, LogitBiasTakesIdsAsTextAndMinus100To100) {
   EXPECT_THAT(bias,
               ElementsAre(testing::Pair(2, -100), testing::Pair(7, -0.5), testing::Pair(13, 100)));
   EXPECT_THAT(Chat(R"("logit_bias":{})")->sampling.logit_bias, IsEmpty());
+  EXPECT_THAT(Chat(R"("logit_bias":[])")->sampling.logit_bias, IsEmpty());
+  EXPECT_THAT(Chat(R"("logit_bias":[[13,0.5],[2,false]])")->sampling.logit_bias,
+              ElementsAre(testing::Pair(2, -100), testing::Pair(13, 0.5)));
   const std::pair<std::string, std::string> bad[] = {
       {R"({"a":1})", "logit_bias.a"},     {R"({"":1})", "logit_bias."},
       {R"({"-1":1})", "logit_bias.-1"},   {R"({"1.0":1})", "logit_bias.1.0"},
@@ -193,7 +196,10 @@ TEST(OtherFieldsTest, LogitBiasTakesIdsAsTextAndMinus100To100) {
       {R"({"1":101})", "logit_bias.1"},   {R"({"1":-100.5})", "logit_bias.1"},
       {R"({"1":"1"})", "logit_bias.1"},   {R"({"1":null})", "logit_bias.1"},
       {R"({"1":true})", "logit_bias.1"},  {R"({"1":1,"01":2})", "logit_bias.1"},
-      {R"({"1":1e400})", "logit_bias.1"}, {"[]", "logit_bias"},
+      {R"({"1":1e400})", "logit_bias.1"}, {"1", "logit_bias"},
+      {R"([[1,2],[3]])", "logit_bias.1"}, {R"([[-1,2]])", "logit_bias.0"},
+      {R"([[1,101]])", "logit_bias.0"},   {R"([[1,1],[1,1]])", "logit_bias.1"},
+      {R"([[1,true]])", "logit_bias.0"},  {R"("x")", "logit_bias"},
   };
   for (const auto& [json, param] : bad) {
     SCOPED_TRACE(json);

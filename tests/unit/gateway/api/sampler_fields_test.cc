@@ -200,6 +200,17 @@ TEST(SamplerFieldsTest, BadWordsAreAListOfTexts) {
   ExpectRefused(Chat("\"bad_words\":" + many + "]").status(), "bad_words");
 }
 
+TEST(SamplerFieldsTest, BannedStringsAreAListOfTexts) {
+  EXPECT_THAT(Of("").banned_strings, IsEmpty());
+  EXPECT_THAT(Of(R"("banned_strings":[])").banned_strings, IsEmpty());
+  EXPECT_THAT(Of(R"("banned_strings":"")").banned_strings, IsEmpty());
+  EXPECT_THAT(Of(R"("banned_strings":["a b"," ","a b"])").banned_strings, ElementsAre("a b", " "));
+  EXPECT_THAT(Of(R"("banned_strings":"one")").banned_strings, ElementsAre("one"));
+  ExpectRefused(Chat(R"("banned_strings":true)").status(), "banned_strings");
+  ExpectRefused(Chat(R"("banned_strings":[""])").status(), "banned_strings[0]");
+  ExpectRefused(Chat(R"("banned_strings":["a",null])").status(), "banned_strings[1]");
+}
+
 TEST(SamplerFieldsTest, OffHasEveryClientsWord) {
   EXPECT_EQ(Of(R"("nsigma":-1)").top_n_sigma, 0);
   EXPECT_FALSE(Of("").ban_eos);

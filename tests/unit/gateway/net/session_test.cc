@@ -45,6 +45,7 @@ struct FakePool final : WorkerPool {
     void Pause(bool p) override { paused = p; }
     void EndByControl() override { ++pool->ends; }
     void ForceIds(uint32_t, std::vector<uint32_t> ids) override { pool->forced = std::move(ids); }
+    void Rewind(RewindSpec rewind) override { pool->forced = std::move(rewind.force_ids); }
     FakePool* const pool;
     GenerateObserver* const observer;
     bool cancelled = false, paused = false;

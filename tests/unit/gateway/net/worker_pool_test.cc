@@ -19,6 +19,7 @@ struct FakeWorker {
     void Pause(bool) override {}
     void EndByControl() override { ++worker->controls; }
     void ForceIds(uint32_t, std::vector<uint32_t>) override {}
+    void Rewind(RewindSpec) override {}
     FakeWorker* const worker;
     GenerateObserver* const observer;
     bool cancelled = false;

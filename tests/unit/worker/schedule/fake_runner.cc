@@ -28,10 +28,12 @@ SampleResult FakeSampler::Sample(const FakePrefix& prefix, int32_t position) con
   draw = HashOf(draw, sampling->seed);
   draw = HashOf(draw, (static_cast<uint64_t>(sequence) << 32) | static_cast<uint32_t>(position));
   SampleResult result{.token = static_cast<TokenId>(draw % kSampledIds)};
+  const auto has = [](const std::vector<TokenId>& ids, TokenId id) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  };
   const auto banned = [&](TokenId id) {
-    return output_count < sampling->min_tokens &&
-           std::find(sampling->stop_ids.begin(), sampling->stop_ids.end(), id) !=
-               sampling->stop_ids.end();
+    return has(sampling->banned_ids, id) ||
+           (output_count < sampling->min_tokens && has(sampling->stop_ids, id));
   };
   for (int tries = 0; tries < kSampledIds && banned(result.token); ++tries) {
     result.token = (result.token + 1) % kSampledIds;

@@ -127,6 +127,14 @@ void SchedulerFixture::Hear(const std::string& id, TokenEvent event) {
     std::optional<FinishEvent>& known = heard.finishes[static_cast<size_t>(finish->sequence)];
     Expect(!known, "finished twice", id);
     known = *finish;
+  } else if (const auto* rewound = std::get_if<RewoundEvent>(&event)) {
+    const size_t index = static_cast<size_t>(rewound->sequence);
+    const size_t keep = static_cast<size_t>(rewound->keep_tokens);
+    // One more than was heard: a stop id that is not part of the output.
+    Expect(keep <= heard.tokens[index].size() + 1, "more tokens kept than there were", id);
+    heard.tokens[index].resize(std::min(keep, heard.tokens[index].size()));
+    heard.logprobs[index].resize(std::min(heard.logprobs[index].size(), keep));
+    heard.finishes[index].reset();
   } else {
     auto& tokens = std::get<TokensEvent>(event);
     const size_t index = static_cast<size_t>(tokens.sequence);

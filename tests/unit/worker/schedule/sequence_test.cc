@@ -24,6 +24,7 @@ TEST(SequenceTest, TheTableIsTheDrawnOne) {
       // By a token of a step that was in flight when it was preempted, or by forced tokens.
       {kWaiting, kFinished},
       {kPrefilling, kFinished},
+      {kFinished, kWaiting},  // by a rewind
   };
   for (SequenceState from : kAll) {
     for (SequenceState to : kAll) {
