@@ -70,6 +70,8 @@ class Fields {
 };
 
 constexpr float kMost = std::numeric_limits<float>::max();
+// A logit divided by less would leave a float's range, and the request would fail as the device's.
+constexpr float kMostPenalty = 1e6f;
 
 void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields& fields,
                   SamplingParams& out) {
@@ -87,7 +89,7 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields&
   if (in.has_min_p()) out.min_p = fields.Float("sampling.min_p", in.min_p(), 0, 1, "in [0, 1]");
   if (in.has_repetition_penalty()) {
     out.repetition_penalty = fields.Float("sampling.repetition_penalty", in.repetition_penalty(),
-                                          least_positive, kMost, "> 0");
+                                          1 / kMostPenalty, kMostPenalty, "in [1e-6, 1e6]");
   }
   if (in.has_presence_penalty()) {
     out.presence_penalty =

@@ -105,7 +105,8 @@ def test_schemathesis_finds_nothing_behind_the_description(document, gateway, tm
     file = tmp_path / "narrowed.json"
     file.write_text(json.dumps(narrowed(copy.deepcopy(document))))
     assert schemathesis(gateway, file, tmp_path, "--phases", "coverage,fuzzing",
-                        "--exclude-path-regex", "^/v1/(de)?tokenize") > 1000
+                        "--exclude-path-regex", "^/v1/(de)?tokenize",
+                        "--exclude-checks", "negative_data_rejection") > 1000  # over 4 tokens is legal
 
 
 def test_schemathesis_finds_nothing_behind_a_key(locked_gateway, tmp_path):

@@ -32,7 +32,8 @@ std::vector<BadField> SamplingFields() {
   add("sampling.temperature", &P::set_temperature, {-.1f, nan, infinity});
   add("sampling.top_p", &P::set_top_p, {0, 1.1f, -1, nan});
   add("sampling.min_p", &P::set_min_p, {-.1f, 1.1f, nan});
-  add("sampling.repetition_penalty", &P::set_repetition_penalty, {0, -1, nan, infinity});
+  add("sampling.repetition_penalty", &P::set_repetition_penalty,
+      {0, -1, 1e-45f, 9e-7f, 1.1e6f, nan, infinity});
   add("sampling.presence_penalty", &P::set_presence_penalty, {-2.1f, 2.1f, nan});
   add("sampling.frequency_penalty", &P::set_frequency_penalty, {-2.1f, 2.1f, nan});
   fields.push_back({"sampling.top_k", [](auto& r) { r.mutable_sampling()->set_top_k(-2); }});
