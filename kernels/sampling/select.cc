@@ -2,12 +2,12 @@
 
 namespace behemoth::kernels {
 
-// One word per id; lines are whole sweeps of a block (1,024 threads, four ids each).
+// Two lines a row, one word per id; lines are whole sweeps of a block (1,024 threads, four ids
+// each).
 size_t SampleScratchBytes(int vocabulary, int rows) {
-  if (vocabulary <= kHeldVocabulary) return 0;
   constexpr size_t kSweep = 4096;
   const size_t sweeps = (static_cast<size_t>(vocabulary) + kSweep - 1) / kSweep;
-  return static_cast<size_t>(rows) * sweeps * kSweep * sizeof(uint32_t);
+  return 2 * static_cast<size_t>(rows) * sweeps * kSweep * sizeof(uint32_t);
 }
 
 }  // namespace behemoth::kernels

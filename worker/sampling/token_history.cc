@@ -6,6 +6,38 @@
 #include "kernels/sampling/stage_math.h"
 
 namespace behemoth::worker {
+namespace {
+
+bool EndsWith(std::span<const TokenId> tokens, std::span<const TokenId> ids) {
+  return ids.size() <= tokens.size() && std::equal(ids.rbegin(), ids.rend(), tokens.rbegin());
+}
+
+}  // namespace
+
+Breakers::Breakers(const DryParams& dry) : ids_(dry.breaker_ids.begin(), dry.breaker_ids.end()) {
+  for (const SpanningBreaker& breaker : dry.spanning_breakers) {
+    spanning_.emplace(breaker.tail.back(),
+                      Spanning{{breaker.heads.begin(), breaker.heads.end()}, breaker.tail});
+  }
+}
+
+bool Breakers::EndAt(std::span<const TokenId> tokens) const {
+  if (ids_.contains(tokens.back())) return true;
+  const auto [first, end] = spanning_.equal_range(tokens.back());
+  return std::any_of(first, end, [&](const auto& entry) {
+    const Spanning& breaker = entry.second;
+    const size_t length = breaker.tail.size() + 1;
+    return length <= tokens.size() && EndsWith(tokens, breaker.tail) &&
+           breaker.heads.contains(tokens[tokens.size() - length]);
+  });
+}
+
+int32_t LastBreakerEnd(const DryParams& dry, std::span<const TokenId> tokens) {
+  const Breakers breakers(dry);
+  size_t end = tokens.size();
+  while (end > 0 && !breakers.EndAt(tokens.first(end))) --end;
+  return static_cast<int32_t>(end);
+}
 
 void TokenHistory::Bind(const SamplingParams& params, std::span<const TokenId> prompt) {
   *this = TokenHistory();
@@ -15,13 +47,7 @@ void TokenHistory::Bind(const SamplingParams& params, std::span<const TokenId> p
     const std::vector<TokenId>& ids = params.banned_sequences[i];
     banned_by_last_.emplace(ids[ids.size() - 2], i);
   }
-  if (repeats_) {
-    breaker_ids_.insert(params.dry.breaker_ids.begin(), params.dry.breaker_ids.end());
-    for (const SpanningBreaker& breaker : params.dry.spanning_breakers) {
-      breakers_by_last_.emplace(breaker.tail.back(), &breaker);
-      heads_[&breaker].insert(breaker.heads.begin(), breaker.heads.end());
-    }
-  }
+  if (repeats_) breakers_ = Breakers(params.dry);
   for (const TokenId token : prompt) Append(token);
 }
 
@@ -33,22 +59,7 @@ void TokenHistory::Append(TokenId token) {
   const auto [last, is_new] = last_at_.try_emplace(token, -1);
   before_.push_back(last->second);
   last->second = at;
-  if (EndsWithBreaker()) breaker_end_ = at + 1;
-}
-
-bool TokenHistory::EndsWith(std::span<const TokenId> ids) const {
-  return ids.size() <= tokens_.size() && std::equal(ids.rbegin(), ids.rend(), tokens_.rbegin());
-}
-
-bool TokenHistory::EndsWithBreaker() const {
-  if (breaker_ids_.contains(tokens_.back())) return true;
-  const auto [first, end] = breakers_by_last_.equal_range(tokens_.back());
-  return std::any_of(first, end, [&](const auto& entry) {
-    const SpanningBreaker& breaker = *entry.second;
-    const size_t length = breaker.tail.size() + 1;
-    return length <= tokens_.size() && EndsWith(breaker.tail) &&
-           heads_.at(&breaker).contains(tokens_[tokens_.size() - length]);
-  });
+  if (breakers_.EndAt(tokens_)) breaker_end_ = at + 1;
 }
 
 void TokenHistory::BanCompletions(std::span<float> logits) const {
@@ -56,7 +67,7 @@ void TokenHistory::BanCompletions(std::span<float> logits) const {
   const auto [first, end] = banned_by_last_.equal_range(tokens_.back());
   for (auto entry = first; entry != end; ++entry) {
     const std::span<const TokenId> ids = params_->banned_sequences[entry->second];
-    if (!EndsWith(ids.first(ids.size() - 1))) continue;
+    if (!EndsWith(tokens_, ids.first(ids.size() - 1))) continue;
     logits[static_cast<size_t>(ids.back())] = -std::numeric_limits<float>::infinity();
   }
 }

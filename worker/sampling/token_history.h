@@ -9,13 +9,33 @@
 #include <span>
 #include <unordered_map>
 #include <unordered_set>
-#include <utility>
 #include <vector>
 
 #include "worker/ids.h"
 #include "worker/sampling/sampling_params.h"
 
 namespace behemoth::worker {
+
+// DRY's breakers, by their last ids.
+class Breakers {
+ public:
+  Breakers() = default;
+  // `dry` outlives this.
+  explicit Breakers(const DryParams& dry);
+  // Whether a breaker ends where `tokens`, not empty, end.
+  bool EndAt(std::span<const TokenId> tokens) const;
+
+ private:
+  struct Spanning {
+    std::unordered_set<TokenId> heads;
+    std::span<const TokenId> tail;
+  };
+  std::unordered_set<TokenId> ids_;
+  std::unordered_multimap<TokenId, Spanning> spanning_;  // by the tail's last id
+};
+
+// How many of `tokens` reach to the end of the last breaker in them; 0 = there is none.
+int32_t LastBreakerEnd(const DryParams& dry, std::span<const TokenId> tokens);
 
 class TokenHistory {
  public:
@@ -31,21 +51,16 @@ class TokenHistory {
  private:
   // How many tokens before `end` equal the last ones; at most `most`.
   int32_t MatchBefore(int32_t end, int32_t most) const;
-  bool EndsWith(std::span<const TokenId> ids) const;
-  bool EndsWithBreaker() const;
 
   const SamplingParams* params_ = nullptr;
   bool repeats_ = false;  // DRY is on
   std::vector<TokenId> tokens_;
   std::vector<int32_t> before_;                   // where the same token stood last, or -1
   std::unordered_map<TokenId, int32_t> last_at_;  // of each token
-  int32_t breaker_end_ = 0;                       // behind the last breaker
-  std::unordered_set<TokenId> breaker_ids_;
+  Breakers breakers_;
+  int32_t breaker_end_ = 0;  // behind the last breaker
   // Ids that complete a banned sequence, by the id before: index into banned_sequences.
   std::unordered_multimap<TokenId, size_t> banned_by_last_;
-  // By the last id of their tails.
-  std::unordered_multimap<TokenId, const SpanningBreaker*> breakers_by_last_;
-  std::unordered_map<const SpanningBreaker*, std::unordered_set<TokenId>> heads_;
 };
 
 }  // namespace behemoth::worker

@@ -103,7 +103,7 @@ absl::Status CudaBackend::TakeStaging() {
     for (int32_t i = 0; i < kPipelineDepth; ++i) {
       host_inputs_.push_back(StepArrays::Take(arena, limits));
       host_results_.push_back(ResultArrays::Take(arena, limits));
-      host_slots.push_back(SlotArrays::Take(arena, limits.max_sequences, limits.vocabulary_size));
+      host_slots.push_back(SlotArrays::Take(arena, limits));
     }
   };
   Arena measure;
@@ -116,7 +116,7 @@ absl::Status CudaBackend::TakeStaging() {
   host_slots.clear();
   Arena arena(staging_memory_.data(), staging_memory_.bytes());
   lay_out(arena);
-  slots_.emplace(limits.max_sequences, limits.vocabulary_size, work_.slots, host_slots);
+  slots_.emplace(limits, work_.slots, host_slots);
   for (const StepArrays& arrays : host_inputs_) {
     inputs_.emplace_back(limits, arrays);
   }
@@ -504,6 +504,11 @@ void CudaBackend::Sample(int32_t pass, Tensor logits) {
     args.slot = work_.inputs.sample_slot;
     args.token_use = work_.slots.token_use;
     args.bias = work_.slots.bias;
+    args.history = work_.slots.history;
+    args.history_stride = spec_.limits.context_tokens;
+    args.breaker_end = work_.slots.breaker_end;
+    args.breakers = work_.slots.breakers;
+    args.phrases = work_.slots.phrases;
     args.slot_token = work_.slot_token;
     args.out = work_.results.samples;
     args.top = work_.results.sample_tops;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "worker/device/cuda/cuda_status.h"
+#include "worker/sampling/token_history.h"
 
 namespace behemoth::worker::cuda {
 namespace {
@@ -18,13 +19,50 @@ absl::Status Upload(T* to, const T* from, size_t count, CUstream_st* stream) {
                   "upload of a slot's sampling state");
 }
 
+size_t MaskWords(int32_t vocabulary) { return (static_cast<size_t>(vocabulary) + 31) / 32; }
+
+// What the kernel reads only with has_stages or has_history.
+void SetStages(const SamplingParams& p, kernels::SlotSampling* slot) {
+  slot->has_dynamic_temperature = p.dynamic_temperature.has_value();
+  slot->has_history = p.dry.multiplier > 0 || !p.banned_sequences.empty();
+  slot->has_stages = p.order != kDefaultOrder || p.dynamic_temperature.has_value() ||
+                     p.typical_p < 1 || p.top_n_sigma > 0 || p.smoothing_factor > 0 ||
+                     p.xtc_probability > 0;
+  std::transform(p.order.begin(), p.order.end(), slot->order,
+                 [](SamplerStage stage) { return static_cast<uint8_t>(stage); });
+  slot->typical_p = p.typical_p;
+  slot->top_n_sigma = p.top_n_sigma;
+  slot->xtc_probability = p.xtc_probability;
+  slot->xtc_threshold = p.xtc_threshold;
+  slot->smoothing_factor = p.smoothing_factor;
+  slot->smoothing_curve = p.smoothing_curve;
+  const DynamicTemperature dynamic = p.dynamic_temperature.value_or(DynamicTemperature{});
+  slot->dynamic_low = dynamic.low;
+  slot->dynamic_high = dynamic.high;
+  slot->dynamic_exponent = dynamic.exponent;
+  slot->dry_multiplier = p.dry.multiplier;
+  slot->dry_base = p.dry.base;
+  slot->dry_allowed_length = p.dry.allowed_length;
+  slot->dry_last_n = p.dry.last_n;
+  slot->banned_sequences = static_cast<int32_t>(p.banned_sequences.size());
+  slot->spanning_breakers = static_cast<int32_t>(p.dry.spanning_breakers.size());
+}
+static_assert(static_cast<int>(SamplerStage::kXtc) ==
+                  static_cast<int>(kernels::SampleStage::kXtc) &&
+              kSamplerStages == kernels::kSampleStages);
+
 }  // namespace
 
-SlotArrays SlotArrays::Take(Arena& arena, int32_t slots, int32_t vocabulary) {
-  const size_t lines = static_cast<size_t>(slots) * static_cast<size_t>(vocabulary);
-  return {.sampling = arena.Take<kernels::SlotSampling>(static_cast<size_t>(slots)),
+SlotArrays SlotArrays::Take(Arena& arena, const RunnerLimits& limits) {
+  const size_t slots = static_cast<size_t>(limits.max_sequences);
+  const size_t lines = slots * static_cast<size_t>(limits.vocabulary_size);
+  return {.sampling = arena.Take<kernels::SlotSampling>(slots),
           .token_use = arena.Take<uint32_t>(lines),
-          .bias = arena.Take<float>(lines)};
+          .bias = arena.Take<float>(lines),
+          .history = arena.Take<int32_t>(slots * static_cast<size_t>(limits.context_tokens)),
+          .breaker_end = arena.Take<int32_t>(slots),
+          .breakers = arena.Take<uint32_t>(slots * MaskWords(limits.vocabulary_size)),
+          .phrases = arena.Take<int32_t>(slots * kernels::kPhraseWords)};
 }
 
 kernels::SlotSampling SamplingOf(const SlotBinding& binding) {
@@ -32,19 +70,22 @@ kernels::SlotSampling SamplingOf(const SlotBinding& binding) {
   const bool penalizes =
       p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0;
   const bool has_bias = !p.allowed_ids.empty() || !p.banned_ids.empty() || !p.logit_bias.empty();
-  return {.temperature = p.temperature,
-          .top_p = p.top_p,
-          .min_p = p.min_p,
-          .top_k = p.top_k,
-          .repetition_penalty = p.repetition_penalty,
-          .presence_penalty = p.presence_penalty,
-          .frequency_penalty = p.frequency_penalty,
-          .sequence = binding.sequence,
-          .seed = p.seed,
-          .min_position = static_cast<int32_t>(binding.prompt.size()) + p.min_tokens,
-          .top_logprobs = std::min(p.top_logprobs, kernels::kMaxTopLogprobs),
-          .has_bias = has_bias,
-          .tracks_tokens = penalizes || (p.min_tokens > 0 && !p.stop_ids.empty())};
+  kernels::SlotSampling slot = {
+      .temperature = p.temperature,
+      .top_p = p.top_p,
+      .min_p = p.min_p,
+      .top_k = p.top_k,
+      .repetition_penalty = p.repetition_penalty,
+      .presence_penalty = p.presence_penalty,
+      .frequency_penalty = p.frequency_penalty,
+      .sequence = binding.sequence,
+      .seed = p.seed,
+      .min_position = static_cast<int32_t>(binding.prompt.size()) + p.min_tokens,
+      .top_logprobs = std::min(p.top_logprobs, kernels::kMaxTopLogprobs),
+      .has_bias = has_bias,
+      .tracks_tokens = penalizes || (p.min_tokens > 0 && !p.stop_ids.empty())};
+  SetStages(p, &slot);
+  return slot;
 }
 
 void FillBias(const SamplingParams& params, int32_t vocabulary, float* line) {
@@ -63,12 +104,29 @@ void FillTokenUse(const SlotBinding& binding, int32_t vocabulary, uint32_t* line
   for (const TokenId id : binding.sampling->stop_ids) line[id] |= kernels::kIsStop;
 }
 
-SlotStates::SlotStates(int32_t slots, int32_t vocabulary, const SlotArrays& device,
+size_t FillPhrases(const SamplingParams& params, int32_t* line) {
+  const size_t lists = params.banned_sequences.size() + 2 * params.dry.spanning_breakers.size();
+  size_t list = 0, next = lists + 1;
+  const auto add = [&](const std::vector<TokenId>& ids) {
+    line[list++] = static_cast<int32_t>(next);
+    next = static_cast<size_t>(std::copy(ids.begin(), ids.end(), line + next) - line);
+  };
+  for (const std::vector<TokenId>& ids : params.banned_sequences) add(ids);
+  for (const SpanningBreaker& breaker : params.dry.spanning_breakers) {
+    add(breaker.heads);
+    add(breaker.tail);
+  }
+  line[list] = static_cast<int32_t>(next);
+  return next;
+}
+
+SlotStates::SlotStates(const RunnerLimits& limits, const SlotArrays& device,
                        std::vector<SlotArrays> staging)
-    : vocabulary_(vocabulary),
+    : vocabulary_(limits.vocabulary_size),
+      context_(limits.context_tokens),
       device_(device),
       staging_(std::move(staging)),
-      tops_(static_cast<size_t>(slots), -1) {}
+      tops_(static_cast<size_t>(limits.max_sequences), -1) {}
 
 absl::Status SlotStates::Bind(const std::vector<SlotBinding>& bindings, size_t staging,
                               CUstream_st* stream) {
@@ -95,8 +153,33 @@ absl::Status SlotStates::BindOne(const SlotBinding& binding, const SlotArrays& f
     FillTokenUse(binding, vocabulary_, from.token_use + line);
     status.Update(Upload(device_.token_use + line, from.token_use + line, count, stream));
   }
+  if (sampling.has_history != 0) status.Update(BindHistory(binding, from, stream));
   from.sampling[slot] = sampling;
   status.Update(Upload(device_.sampling + slot, from.sampling + slot, 1, stream));
+  return status;
+}
+
+absl::Status SlotStates::BindHistory(const SlotBinding& binding, const SlotArrays& from,
+                                     CUstream_st* stream) {
+  const SamplingParams& p = *binding.sampling;
+  const size_t slot = static_cast<size_t>(binding.slot);
+  const size_t words = MaskWords(vocabulary_);
+  const size_t line = slot * static_cast<size_t>(context_);
+  int32_t* const history = from.history + line;
+  int32_t* const end = std::copy(binding.output.begin(), binding.output.end(),
+                                 std::copy(binding.prompt.begin(), binding.prompt.end(), history));
+  from.breaker_end[slot] = p.dry.multiplier > 0 ? LastBreakerEnd(p.dry, {history, end}) : 0;
+  uint32_t* const breakers = from.breakers + slot * words;
+  std::fill_n(breakers, words, 0u);
+  for (const TokenId id : p.dry.breaker_ids) breakers[id / 32] |= 1u << (id % 32);
+  int32_t* const phrases = from.phrases + slot * kernels::kPhraseWords;
+  const size_t phrase_words = FillPhrases(p, phrases);
+  absl::Status status =
+      Upload(device_.history + line, history, static_cast<size_t>(end - history), stream);
+  status.Update(Upload(device_.breaker_end + slot, from.breaker_end + slot, 1, stream));
+  status.Update(Upload(device_.breakers + slot * words, breakers, words, stream));
+  status.Update(
+      Upload(device_.phrases + slot * kernels::kPhraseWords, phrases, phrase_words, stream));
   return status;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/sampling/sampling.h"
+#include "worker/device/backend.h"
 #include "worker/device/cuda/memory.h"
 #include "worker/schedule/step_plan.h"
 
@@ -20,16 +21,21 @@ struct SlotArrays {
   kernels::SlotSampling* sampling;  // [slots]
   uint32_t* token_use;              // [slots, V]
   float* bias;                      // [slots, V]
+  // What DRY and banned sequences look back at: 4 bytes a slot for each token of the context, V / 8
+  // bytes of breakers, 140 KiB of phrases.
+  int32_t* history;      // [slots, context]
+  int32_t* breaker_end;  // [slots]
+  uint32_t* breakers;    // [slots, ceil(V / 32)]
+  int32_t* phrases;      // [slots, kPhraseWords]
 
-  static SlotArrays Take(Arena& arena, int32_t slots, int32_t vocabulary);
+  static SlotArrays Take(Arena& arena, const RunnerLimits& limits);
 };
 
 class SlotStates {
  public:
   // The arrays' memory outlives this. `staging` may be written again when the step that used it
   // has been collected: one for each step that can be in flight.
-  SlotStates(int32_t slots, int32_t vocabulary, const SlotArrays& device,
-             std::vector<SlotArrays> staging);
+  SlotStates(const RunnerLimits& limits, const SlotArrays& device, std::vector<SlotArrays> staging);
 
   // Enqueues the uploads of `bindings`; they passed CheckPlan.
   absl::Status Bind(const std::vector<SlotBinding>& bindings, size_t staging, CUstream_st* stream);
@@ -38,8 +44,10 @@ class SlotStates {
 
  private:
   absl::Status BindOne(const SlotBinding& binding, const SlotArrays& from, CUstream_st* stream);
+  absl::Status BindHistory(const SlotBinding& binding, const SlotArrays& from, CUstream_st* stream);
 
   const int32_t vocabulary_;
+  const int32_t context_;
   const SlotArrays device_;
   const std::vector<SlotArrays> staging_;
   std::vector<int32_t> tops_;
@@ -49,5 +57,7 @@ class SlotStates {
 kernels::SlotSampling SamplingOf(const SlotBinding& binding);
 void FillBias(const SamplingParams& params, int32_t vocabulary, float* line);
 void FillTokenUse(const SlotBinding& binding, int32_t vocabulary, uint32_t* line);
+// Returns how many words of the line there are.
+size_t FillPhrases(const SamplingParams& params, int32_t* line);
 
 }  // namespace behemoth::worker::cuda

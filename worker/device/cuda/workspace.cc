@@ -28,7 +28,7 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
   }
   Workspace w;
   w.inputs = StepArrays::Take(arena, runner);
-  w.slots = SlotArrays::Take(arena, runner.max_sequences, runner.vocabulary_size);
+  w.slots = SlotArrays::Take(arena, runner);
   w.results = ResultArrays::Take(arena, runner);
   absl::StatusOr<GemmScratch> gemm =
       GemmScratch::Take(arena, linears, limits, runner.max_step_tokens);
@@ -36,7 +36,7 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
   w.gemm = *gemm;
   w.slot_token = arena.Take<int32_t>(static_cast<size_t>(runner.max_sequences));
   const size_t scratch = kernels::SampleScratchBytes(runner.vocabulary_size, runner.max_sequences);
-  w.sample_scratch = scratch == 0 ? nullptr : arena.Take<uint32_t>(scratch / sizeof(uint32_t));
+  w.sample_scratch = arena.Take<uint32_t>(scratch / sizeof(uint32_t));
   w.inverse_frequency = arena.Take<float>(static_cast<size_t>(spec.head_dim / 2));
   w.kv_scales = arena.Take<float>(static_cast<size_t>(2 * spec.layers * spec.kv_heads));
   w.q = arena.Take<kernels::bf16>(static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *

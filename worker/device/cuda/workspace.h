@@ -24,7 +24,7 @@ struct Workspace {
   ResultArrays results;
   GemmScratch gemm;
   int32_t* slot_token;         // [S]: what each slot sampled last
-  uint32_t* sample_scratch;    // null where a row of logits fits the registers
+  uint32_t* sample_scratch;    // two lines of V words a row
   float* inverse_frequency;    // [head_dim / 2]
   float* kv_scales;            // [layers][k, v][kv_heads]
   kernels::bf16* q;            // [T, heads * head_dim], rotated

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 
@@ -19,7 +20,11 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 class DeviceSlot {
  public:
   DeviceSlot(const SlotBinding& binding, int32_t vocabulary)
-      : use_(vocabulary), bias_(vocabulary, 0.0f) {
+      : use_(vocabulary),
+        bias_(vocabulary, 0.0f),
+        history_(kContext),
+        breakers_((vocabulary + 31) / 32),
+        phrases_(kernels::kPhraseWords) {
     const SamplingParams& p = *binding.sampling;
     const int32_t prompt = static_cast<int32_t>(binding.prompt.size());
     slot_ = {.temperature = p.temperature,
@@ -35,6 +40,8 @@ class DeviceSlot {
              .top_logprobs = p.top_logprobs,
              .has_bias = 1,
              .tracks_tokens = 1};
+    SetStages(p);
+    SetHistory(binding);
     kernels::reference::TokenUse({.line = use_.data(),
                                   .vocabulary = vocabulary,
                                   .prompt = binding.prompt.data(),
@@ -67,16 +74,104 @@ class DeviceSlot {
                                 .bias = bias_.data(),
                                 .mask = allowed.data(),
                                 .mask_line = &mask_line,
+                                .history = history_.data(),
+                                .history_stride = kContext,
+                                .breaker_end = &breaker_end_,
+                                .breakers = breakers_.data(),
+                                .phrases = phrases_.data(),
                                 .out = &out,
                                 .rows = 1});
     return out;
   }
 
  private:
+  static constexpr int64_t kContext = 256;
+
+  void SetStages(const SamplingParams& p) {
+    slot_.has_stages = 1;
+    for (size_t i = 0; i < kSamplerStages; ++i) slot_.order[i] = static_cast<uint8_t>(p.order[i]);
+    slot_.typical_p = p.typical_p;
+    slot_.top_n_sigma = p.top_n_sigma;
+    slot_.xtc_probability = p.xtc_probability;
+    slot_.xtc_threshold = p.xtc_threshold;
+    slot_.smoothing_factor = p.smoothing_factor;
+    slot_.smoothing_curve = p.smoothing_curve;
+    if (!p.dynamic_temperature) return;
+    slot_.has_dynamic_temperature = 1;
+    slot_.dynamic_low = p.dynamic_temperature->low;
+    slot_.dynamic_high = p.dynamic_temperature->high;
+    slot_.dynamic_exponent = p.dynamic_temperature->exponent;
+  }
+
+  void SetHistory(const SlotBinding& binding) {
+    const SamplingParams& p = *binding.sampling;
+    slot_.has_history = 1;
+    slot_.dry_multiplier = p.dry.multiplier;
+    slot_.dry_base = p.dry.base;
+    slot_.dry_allowed_length = p.dry.allowed_length;
+    slot_.dry_last_n = p.dry.last_n;
+    slot_.banned_sequences = static_cast<int32_t>(p.banned_sequences.size());
+    slot_.spanning_breakers = static_cast<int32_t>(p.dry.spanning_breakers.size());
+    std::copy(binding.output.begin(), binding.output.end(),
+              std::copy(binding.prompt.begin(), binding.prompt.end(), history_.begin()));
+    for (const TokenId id : p.dry.breaker_ids) breakers_[id / 32] |= 1u << (id % 32);
+    std::vector<std::vector<TokenId>> lists = p.banned_sequences;
+    for (const SpanningBreaker& breaker : p.dry.spanning_breakers) {
+      lists.push_back(breaker.heads);
+      lists.push_back(breaker.tail);
+    }
+    size_t next = lists.size() + 1;
+    for (size_t i = 0; i < lists.size(); ++i) {
+      phrases_[i] = static_cast<int32_t>(next);
+      for (const TokenId id : lists[i]) phrases_[next++] = id;
+    }
+    phrases_[lists.size()] = static_cast<int32_t>(next);
+  }
+
   kernels::SlotSampling slot_;
   std::vector<uint32_t> use_;
   std::vector<float> bias_;
+  std::vector<int32_t> history_;
+  int32_t breaker_end_ = 0;
+  std::vector<uint32_t> breakers_;
+  std::vector<int32_t> phrases_;
 };
+
+using Roll = std::function<float(float low, float high)>;
+
+void MixStages(std::mt19937& random, const Roll& uniform, SamplingParams* p) {
+  const auto one_in = [&](uint32_t n) { return random() % n == 0; };
+  if (one_in(2)) p->top_n_sigma = uniform(0.2f, 3.0f);
+  if (one_in(2)) p->typical_p = uniform(0.05f, 1.0f);
+  if (one_in(2)) p->xtc_probability = one_in(2) ? 1.0f : uniform(0.1f, 0.9f);
+  p->xtc_threshold = uniform(0.0f, 0.6f);
+  if (one_in(2)) p->smoothing_factor = uniform(0.05f, 2.0f);
+  p->smoothing_curve = uniform(0.5f, 5.0f);
+  if (one_in(3)) {
+    const float low = uniform(0.0f, 1.5f);
+    p->dynamic_temperature =
+        DynamicTemperature{low, low + uniform(0.0f, 2.0f), uniform(0.2f, 3.0f)};
+  }
+  if (one_in(2)) std::shuffle(p->order.begin(), p->order.end(), random);
+}
+
+// Few ids, so that they repeat.
+void MixHistory(std::mt19937& random, const Roll& uniform, int32_t vocabulary, SamplingParams* p) {
+  const auto id = [&] { return static_cast<TokenId>(random() % std::min(vocabulary, 6)); };
+  p->dry = {.multiplier = uniform(0.1f, 3.0f),
+            .base = uniform(1.0f, 2.5f),
+            .allowed_length = 1 + static_cast<int32_t>(random() % 3),
+            .last_n = static_cast<int32_t>(random() % 3) * 10};
+  if (random() % 2 == 0) p->dry.breaker_ids = {id()};
+  for (uint32_t i = random() % 3; i > 0; --i) {
+    p->dry.spanning_breakers.push_back({{id(), id()}, {id(), id()}});
+    if (random() % 2 == 0) p->dry.spanning_breakers.back().tail.pop_back();
+  }
+  for (uint32_t i = random() % 6; i > 0; --i) {
+    p->banned_sequences.push_back({id(), id()});
+    if (random() % 2 == 0) p->banned_sequences.back().push_back(id());
+  }
+}
 
 SamplingParams Mixture(std::mt19937& random, int32_t vocabulary) {
   const auto one_in = [&](uint32_t n) { return random() % n == 0; };
@@ -106,6 +201,8 @@ SamplingParams Mixture(std::mt19937& random, int32_t vocabulary) {
     if (!known) p.logit_bias.push_back({at, one_in(4) ? -100.0f : uniform(-5, 5)});
   }
   p.top_logprobs = one_in(3) ? 0 : -1;
+  if (one_in(2)) MixStages(random, uniform, &p);
+  if (one_in(2)) MixHistory(random, uniform, vocabulary, &p);
   return p;
 }
 
@@ -115,12 +212,14 @@ TEST_P(DeviceParityTest, BothDrawTheSameTokens) {
   const int32_t vocabulary = GetParam();
   std::mt19937 random(static_cast<uint32_t>(vocabulary));
   std::normal_distribution<float> normal(0, 3);
+  constexpr int32_t kRequests = 120;
   int32_t sampled = 0;
-  for (int32_t request = 0; request < 40; ++request) {
+  for (int32_t request = 0; request < kRequests; ++request) {
     const auto params = std::make_shared<SamplingParams>(Mixture(random, vocabulary));
     SlotBinding binding = {.slot = SlotId{0}, .sequence = request % 3, .sampling = params};
-    for (int32_t i = 0; i < 12; ++i) {
-      binding.prompt.push_back(static_cast<TokenId>(random() % vocabulary));
+    const int32_t kinds = request % 3 == 0 ? vocabulary : std::min(vocabulary, 4);
+    for (int32_t i = 0; i < 30; ++i) {
+      binding.prompt.push_back(static_cast<TokenId>(random() % kinds));
     }
     SamplerState host(vocabulary);
     host.Bind(binding);
@@ -132,6 +231,8 @@ TEST_P(DeviceParityTest, BothDrawTheSameTokens) {
         x = normal(random);
         if (request % 2 == 1) x = std::round(2 * x) / 2;
       }
+      // The few ids of the history are likely, so that the output repeats itself.
+      for (int32_t id = 0; id < std::min(vocabulary, 4) && kinds == 4; ++id) logits[id] += 9;
       if (request == 7 && step == 3) logits[0] = std::nanf("");
       const int32_t position = static_cast<int32_t>(binding.prompt.size()) + step;
       std::vector<uint32_t> allowed;
@@ -151,7 +252,7 @@ TEST_P(DeviceParityTest, BothDrawTheSameTokens) {
       EXPECT_NEAR(actual.logprobs->logprob, expected.logprob, 1e-5);
     }
   }
-  EXPECT_GT(sampled, 40 * 8 / 2);
+  EXPECT_GT(sampled, kRequests * 8 / 2);
 }
 INSTANTIATE_TEST_SUITE_P(Vocabularies, DeviceParityTest, testing::Values(7, 64, 512, 4097));
 
