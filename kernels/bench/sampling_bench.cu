@@ -19,6 +19,24 @@ double Each(LaunchOne launch) {
          kLaunches;
 }
 
+constexpr int kHistory = 8192;  // tokens of a sequence
+
+// Of 200 different ids, so that the last token has 40 occurrences.
+void AddHistories(int rows, int vocabulary, SampleArgs* args) {
+  std::vector<int32_t> history(static_cast<size_t>(rows) * (kHistory + 1));
+  uint32_t state = 99;
+  for (int32_t& id : history) {
+    id = static_cast<int32_t>(((state = state * 1664525u + 1013904223u) >> 16) % 200);
+  }
+  const size_t slots = static_cast<size_t>(rows);
+  args->history = Upload(history);
+  args->history_stride = kHistory + 1;
+  args->breaker_end = Upload(std::vector<int32_t>(slots, 0));
+  args->breakers =
+      Upload(std::vector<uint32_t>(slots * ((static_cast<size_t>(vocabulary) + 31) / 32), 0));
+  args->phrases = Upload(std::vector<int32_t>(slots * kPhraseWords, 0));
+}
+
 void Sampling(int rows, int vocabulary, SlotSampling sampling, const char* name) {
   std::vector<float> logits(static_cast<size_t>(rows) * static_cast<size_t>(vocabulary));
   uint32_t state = 12345;
@@ -32,7 +50,7 @@ void Sampling(int rows, int vocabulary, SlotSampling sampling, const char* name)
   std::vector<SlotSampling> slots;
   for (int row = 0; row < rows; ++row) {
     slot.push_back(row);
-    position.push_back(row);
+    position.push_back(sampling.has_history != 0 ? kHistory : row);
     slots.push_back(sampling);
   }
   SampleArgs args = {.logits = Upload(logits),
@@ -46,6 +64,7 @@ void Sampling(int rows, int vocabulary, SlotSampling sampling, const char* name)
                      .rows = rows};
   args.token_use = Allocate<uint32_t>(logits.size());
   Check(cudaMemset(args.token_use, 0, logits.size() * 4), "memset");
+  if (sampling.has_history != 0) AddHistories(rows, vocabulary, &args);
   args.scratch =
       reinterpret_cast<uint32_t*>(Allocate<char>(SampleScratchBytes(vocabulary, rows) + 16));
   std::printf("sample %3d rows of %6d, %-28s %7.2f us\n", rows, vocabulary, name,
@@ -109,6 +128,22 @@ int Main() {
               .tracks_tokens = 1},
              "all of it");
     Sampling(rows, 32768, {.temperature = 0.8f, .top_logprobs = 20}, "20 logprobs");
+    Sampling(rows, 32768, {.temperature = 0.8f, .has_stages = 1, .xtc_probability = 1.0f}, "xtc");
+    Sampling(rows, 32768, {.temperature = 0.8f, .has_stages = 1, .typical_p = 0.9f}, "typical_p");
+    Sampling(rows, 32768, {.temperature = 0.8f, .has_stages = 1, .top_n_sigma = 1.0f},
+             "top_n_sigma");
+    Sampling(rows, 32768, {.temperature = 0.8f, .has_history = 1, .dry_multiplier = 0.8f}, "dry");
+    Sampling(rows, 32768,
+             {.temperature = 0.8f,
+              .min_p = 0.05f,
+              .repetition_penalty = 1.1f,
+              .top_logprobs = 20,
+              .tracks_tokens = 1,
+              .has_stages = 1,
+              .has_history = 1,
+              .xtc_probability = 0.5f,
+              .dry_multiplier = 0.8f},
+             "dry, xtc, penalties, logprobs");
   }
   Sampling(16, 131072, {.temperature = 0.8f, .top_p = 0.95f}, "top_p");
   for (const int rows : {1, 16, 64, 2048}) RowWise(rows);

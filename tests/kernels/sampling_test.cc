@@ -3,7 +3,9 @@
 // of one sign within (32 + log2 n) u, so 1e-5 absolute covers vocabularies up to 256k.
 #include "kernels/sampling/sampling.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/sampling/mass.h"
 #include "tests/kernels/fused_device_array.h"
@@ -28,6 +30,11 @@ struct Batch {
       sampling.push_back(
           {.sequence = row % 3, .seed = 0x1234567890abcdefULL + static_cast<uint64_t>(row)});
     }
+    const size_t slots = static_cast<size_t>(rows);
+    history.assign(slots * kContext, 0);
+    breaker_end.assign(slots, 0);
+    breakers.assign(slots * ((static_cast<size_t>(vocabulary) + 31) / 32), 0);
+    phrases.assign(slots * kPhraseWords, 0);
     mask_line.assign(static_cast<size_t>(rows), -1);
     mask.assign(2 * (static_cast<size_t>(vocabulary) + 31) / 32 + 2, ~0u);
   }
@@ -46,25 +53,28 @@ struct Batch {
   std::vector<float> logits, bias;
   std::vector<int32_t> slot, position;
   std::vector<SlotSampling> sampling;
-  std::vector<uint32_t> use, mask;
-  std::vector<int32_t> mask_line;
+  std::vector<uint32_t> use, mask, breakers;
+  std::vector<int32_t> mask_line, history, breaker_end, phrases;
 };
+
+constexpr int64_t kContext = 1200;  // of a slot's history
 
 struct Outcome {
   std::vector<SampleOutput> out;
   std::vector<TopToken> top;
   std::vector<uint32_t> use;
-  std::vector<int32_t> slot_token;
+  std::vector<int32_t> slot_token, history;
 };
 
 Outcome Blank(const Batch& b) {
   return {std::vector<SampleOutput>(static_cast<size_t>(b.rows), {-7, SampleStatus::kOk, 0, 0}),
           std::vector<TopToken>(static_cast<size_t>(b.rows) * kMaxTopLogprobs, {-7, 0}), b.use,
-          std::vector<int32_t>(static_cast<size_t>(b.rows), -7)};
+          std::vector<int32_t>(static_cast<size_t>(b.rows), -7), b.history};
 }
 
 Outcome RunReference(const Batch& b) {
   Outcome o = Blank(b);
+  std::vector<int32_t> breaker_end = b.breaker_end;
   reference::Sample({.logits = b.logits.data(),
                      .logits_stride = b.stride,
                      .vocabulary = b.vocabulary,
@@ -75,6 +85,11 @@ Outcome RunReference(const Batch& b) {
                      .bias = b.bias.data(),
                      .mask = b.mask.data(),
                      .mask_line = b.mask_line.data(),
+                     .history = o.history.data(),
+                     .history_stride = kContext,
+                     .breaker_end = breaker_end.data(),
+                     .breakers = b.breakers.data(),
+                     .phrases = b.phrases.data(),
                      .slot_token = o.slot_token.data(),
                      .out = o.out.data(),
                      .top = o.top.data(),
@@ -88,7 +103,9 @@ Outcome RunDevice(const Batch& b) {
   const DeviceArray<int32_t> slot(b.slot), position(b.position), slot_token(o.slot_token);
   const DeviceArray<SlotSampling> sampling(b.sampling);
   const DeviceArray<uint32_t> use(b.use), mask(b.mask);
-  const DeviceArray<int32_t> mask_line(b.mask_line);
+  const DeviceArray<int32_t> mask_line(b.mask_line), history(b.history);
+  const DeviceArray<int32_t> breaker_end(b.breaker_end), phrases(b.phrases);
+  const DeviceArray<uint32_t> breakers(b.breakers);
   const DeviceArray<SampleOutput> out(o.out);
   const DeviceArray<TopToken> top(o.top);
   const DeviceArray<uint8_t> scratch(
@@ -103,6 +120,11 @@ Outcome RunDevice(const Batch& b) {
                                           .bias = bias.get(),
                                           .mask = mask.get(),
                                           .mask_line = mask_line.get(),
+                                          .history = history.get(),
+                                          .history_stride = kContext,
+                                          .breaker_end = breaker_end.get(),
+                                          .breakers = breakers.get(),
+                                          .phrases = phrases.get(),
                                           .slot_token = slot_token.get(),
                                           .out = out.get(),
                                           .top = top.get(),
@@ -110,7 +132,8 @@ Outcome RunDevice(const Batch& b) {
                                           .rows = b.rows},
                                          {});
   EXPECT_TRUE(error.ok()) << error.operation << " " << error.code;
-  return {out.Download(), top.Download(), use.Download(), slot_token.Download()};
+  return {out.Download(), top.Download(), use.Download(), slot_token.Download(),
+          history.Download()};
 }
 
 void ExpectEqual(const Outcome& actual, const Outcome& expected) {
@@ -127,6 +150,7 @@ void ExpectEqual(const Outcome& actual, const Outcome& expected) {
   }
   EXPECT_TRUE(SameBits(actual.use, expected.use));
   EXPECT_EQ(actual.slot_token, expected.slot_token);
+  EXPECT_EQ(actual.history, expected.history);
 }
 
 // Every row another mixture of samplers.
@@ -157,6 +181,62 @@ void MaskSome(Batch* b) {
   for (int row = 0; row < b->rows; ++row) b->mask_line[static_cast<size_t>(row)] = 1 - row % 3;
 }
 
+// Every row another mixture of the stages beyond, in another order.
+void MixStages(Batch* b) {
+  for (int row = 0; row < b->rows; ++row) {
+    SlotSampling& s = b->of_row(row);
+    s.has_stages = row % 8 != 0;
+    if (s.has_stages == 0) continue;
+    for (int i = kSampleStages - 1; i > 0 && row % 2 == 1; --i) {
+      std::swap(s.order[i], s.order[b->values.Below(i + 1)]);
+    }
+    s.top_n_sigma = row % 3 == 1 ? 0.7f * static_cast<float>(row % 5) : 0.0f;
+    s.typical_p = row % 4 == 1 ? 1.0f : 0.2f * static_cast<float>(row % 4) + 0.3f;
+    s.xtc_probability = 0.5f * static_cast<float>(row % 3);
+    s.xtc_threshold = 0.01f * static_cast<float>(row % 11);
+    s.smoothing_factor = row % 5 == 3 ? 0.2f : 0.0f;
+    s.smoothing_curve = 0.5f * static_cast<float>(row % 10 + 1);
+    s.has_dynamic_temperature = row % 6 == 2;
+    s.dynamic_low = 0.2f, s.dynamic_high = 1.7f, s.dynamic_exponent = 1.3f;
+  }
+}
+
+// Histories of few ids, from empty ones to a thousand; breakers, windows and banned sequences.
+void MixHistories(Batch* b) {
+  const int kinds = std::min(b->vocabulary, 5);
+  for (int row = 0; row < b->rows; ++row) {
+    SlotSampling& s = b->of_row(row);
+    const size_t slot = static_cast<size_t>(b->slot[static_cast<size_t>(row)]);
+    s.has_history = row % 5 != 4;
+    const int length = row % 7 == 0 ? row % 2 : 40 * (row % 26) + 1;
+    b->position[static_cast<size_t>(row)] = length;
+    for (int i = 0; i < length; ++i) {
+      b->history[slot * kContext + static_cast<size_t>(i)] =
+          row % 11 == 0 ? 0 : b->values.Below(kinds);  // one and the same id: the longest repeats
+    }
+    s.dry_multiplier = row % 3 == 2 ? 0.0f : 0.4f;
+    s.dry_base = 1.0f + 0.3f * static_cast<float>(row % 4);
+    s.dry_allowed_length = 1 + row % 3;
+    s.dry_last_n = row % 4 == 1 ? 25 : 0;
+    const size_t words = (static_cast<size_t>(b->vocabulary) + 31) / 32;
+    if (row % 4 == 2) b->breakers[slot * words] = 2;
+    s.banned_sequences = row % 3;
+    s.spanning_breakers = row % 2;
+    int32_t* line = b->phrases.data() + slot * kPhraseWords;
+    const int lists = s.banned_sequences + 2 * s.spanning_breakers;
+    for (int i = 0; i <= lists; ++i) line[i] = lists + 1 + 2 * i;
+    for (int i = 0; i < 2 * lists; ++i) line[lists + 1 + i] = b->values.Below(kinds);
+    for (int i = 1; i <= length; ++i) {  // the host's part: what the binding knows
+      const int32_t* end = b->history.data() + slot * kContext + i;
+      const bool single = (b->breakers[slot * words] >> end[-1] & 1) != 0;
+      const int32_t* ids = line + lists + 1 + 2 * s.banned_sequences;  // two heads, a tail of two
+      const bool spans = s.spanning_breakers == 1 && i >= 3 && end[-1] == ids[3] &&
+                         end[-2] == ids[2] && (end[-3] == ids[0] || end[-3] == ids[1]);
+      if ((single || spans) && i < length) b->breaker_end[slot] = i;  // the kernel finds the last
+    }
+  }
+}
+
 class SampleVocabularies : public testing::TestWithParam<int> {};
 
 TEST_P(SampleVocabularies, EveryMixtureGivesTheReferencesToken) {
@@ -170,6 +250,25 @@ TEST_P(SampleVocabularies, MaskedRowsToo) {
   Batch b(GetParam(), 60, 17);
   Mix(&b);
   MaskSome(&b);
+  ExpectEqual(RunDevice(b), RunReference(b));
+}
+TEST_P(SampleVocabularies, EveryStageInAnyOrder) {
+  SKIP_WITHOUT_GPU();
+  Batch b(GetParam(), 60, 18);
+  Mix(&b);
+  MixStages(&b);
+  ExpectEqual(RunDevice(b), RunReference(b));
+}
+
+TEST_P(SampleVocabularies, RepeatsAndBannedSequences) {
+  SKIP_WITHOUT_GPU();
+  Batch b(GetParam(), 60, 19);
+  Mix(&b);
+  MixStages(&b);
+  MixHistories(&b);
+  for (int row = 0; row < b.rows; ++row) {  // the history's ids are the likely ones
+    for (int id = 0; id < std::min(b.vocabulary, 5); ++id) b.logit(row, id) += 9.0f;
+  }
   ExpectEqual(RunDevice(b), RunReference(b));
 }
 INSTANTIATE_TEST_SUITE_P(All, SampleVocabularies,

@@ -23,6 +23,13 @@ constexpr uint32_t kMaxSequencesOfRequest = 16;
 constexpr uint32_t kMaxTopLogprobs = 20;
 constexpr int32_t kMaxPriority = 100;
 constexpr int kMaxForcedIds = 64;
+constexpr uint32_t kMaxDryAllowedLength = 1024;
+constexpr int kMaxSpanningBreakers = 1024;
+constexpr int kMaxBreakerTail = 16;
+constexpr int kMaxSpanningIds = 16384;  // what a slot of the device holds
+constexpr int kMaxBannedSequences = 1024;
+constexpr int kMaxBannedSequenceIds = 64;
+constexpr int kMaxBannedIds = 16384;
 
 using Ids = google::protobuf::RepeatedField<uint32_t>;
 
@@ -73,14 +80,116 @@ constexpr float kMost = std::numeric_limits<float>::max();
 // A logit divided by less would leave a float's range, and the request would fail as the device's.
 constexpr float kMostPenalty = 1e6f;
 
+constexpr float kLeastPositive = std::numeric_limits<float>::denorm_min();
+
+void ReadStages(const v1::SamplingParams& in, Fields& fields, SamplingParams& out) {
+  if (in.has_typical_p()) {
+    out.typical_p =
+        fields.Float("sampling.typical_p", in.typical_p(), kLeastPositive, 1, "in (0, 1]");
+  }
+  if (in.has_top_n_sigma()) {
+    out.top_n_sigma = fields.Float("sampling.top_n_sigma", in.top_n_sigma(), 0, kMost, ">= 0");
+  }
+  if (in.has_xtc_probability()) {
+    out.xtc_probability =
+        fields.Float("sampling.xtc_probability", in.xtc_probability(), 0, 1, "in [0, 1]");
+  }
+  if (in.has_xtc_threshold()) {
+    out.xtc_threshold =
+        fields.Float("sampling.xtc_threshold", in.xtc_threshold(), 0, 1, "in [0, 1]");
+  }
+  if (in.has_smoothing_factor()) {
+    out.smoothing_factor =
+        fields.Float("sampling.smoothing_factor", in.smoothing_factor(), 0, kMost, ">= 0");
+  }
+  if (in.has_smoothing_curve()) {
+    out.smoothing_curve = fields.Float("sampling.smoothing_curve", in.smoothing_curve(),
+                                       kLeastPositive, kMost, "> 0");
+  }
+  if (!in.has_dynamic_temperature()) return;
+  const v1::DynamicTemperature& dynamic = in.dynamic_temperature();
+  DynamicTemperature range;
+  range.low = fields.Float("sampling.dynamic_temperature.low", dynamic.low(), 0, kMost, ">= 0");
+  range.high =
+      fields.Float("sampling.dynamic_temperature.high", dynamic.high(), range.low, kMost, ">= low");
+  if (dynamic.has_exponent()) {
+    range.exponent = fields.Float("sampling.dynamic_temperature.exponent", dynamic.exponent(),
+                                  kLeastPositive, kMost, "> 0");
+  }
+  out.dynamic_temperature = range;
+}
+
+// The stages that the message names, then the others.
+void ReadOrder(const v1::SamplingParams& in, Fields& fields, SamplingParams& out) {
+  std::vector<SamplerStage> order;
+  for (const int stage : in.order()) {
+    // The enumeration of the contract begins with UNSPECIFIED; ours has its order.
+    const bool is_known = stage >= v1::SAMPLER_STAGE_TEMPERATURE && stage <= v1::SAMPLER_STAGE_XTC;
+    fields.Require(is_known, "sampling.order", "stage ", stage, " is unknown");
+    if (!fields.status().ok()) return;
+    const auto named = static_cast<SamplerStage>(stage - v1::SAMPLER_STAGE_TEMPERATURE);
+    fields.Require(!absl::c_linear_search(order, named), "sampling.order", "stage ", stage,
+                   " is named twice");
+    if (!fields.status().ok()) return;
+    order.push_back(named);
+  }
+  for (const SamplerStage stage : kDefaultOrder) {
+    if (!absl::c_linear_search(order, stage)) order.push_back(stage);
+  }
+  absl::c_copy(order, out.order.begin());
+}
+
+void ReadDry(const v1::DryParams& in, int32_t vocabulary_size, Fields& fields, DryParams& out) {
+  out.multiplier = fields.Float("sampling.dry.multiplier", in.multiplier(), 0, kMost, ">= 0");
+  if (in.has_base()) out.base = fields.Float("sampling.dry.base", in.base(), 1, kMost, ">= 1");
+  if (in.has_allowed_length()) {
+    fields.Require(in.allowed_length() >= 1 && in.allowed_length() <= kMaxDryAllowedLength,
+                   "sampling.dry.allowed_length", in.allowed_length(), " is not in 1..",
+                   kMaxDryAllowedLength);
+    out.allowed_length = static_cast<int32_t>(std::min(in.allowed_length(), kMaxDryAllowedLength));
+  }
+  out.last_n =
+      static_cast<int32_t>(std::min<uint32_t>(in.last_n(), std::numeric_limits<int32_t>::max()));
+  out.breaker_ids = fields.TokenIds("sampling.dry.breaker_ids", in.breaker_ids(), vocabulary_size);
+  constexpr char kSpanning[] = "sampling.dry.spanning_breakers";
+  fields.Require(in.spanning_breakers_size() <= kMaxSpanningBreakers, kSpanning,
+                 in.spanning_breakers_size(), " entries, at most ", kMaxSpanningBreakers);
+  if (!fields.status().ok()) return;
+  int64_t ids = 0;
+  for (const v1::SpanningBreaker& breaker : in.spanning_breakers()) {
+    ids += breaker.heads_size() + breaker.tail_size();
+    fields.Require(!breaker.heads().empty() && !breaker.tail().empty(), kSpanning,
+                   "no heads or no tail");
+    fields.Require(ids <= kMaxSpanningIds, kSpanning, "more than ", kMaxSpanningIds, " ids in all");
+    out.spanning_breakers.push_back(
+        {.heads = fields.TokenIds(kSpanning, breaker.heads(), kMaxSpanningIds),
+         .tail = fields.TokenIds(kSpanning, breaker.tail(), kMaxBreakerTail)});
+    if (!fields.status().ok()) return;
+  }
+}
+
+void ReadBannedSequences(const v1::SamplingParams& in, Fields& fields, SamplingParams& out) {
+  constexpr char kField[] = "sampling.banned_sequences";
+  fields.Require(in.banned_sequences_size() <= kMaxBannedSequences, kField,
+                 in.banned_sequences_size(), " entries, at most ", kMaxBannedSequences);
+  if (!fields.status().ok()) return;
+  int64_t ids = 0;
+  for (const v1::TokenSequence& sequence : in.banned_sequences()) {
+    ids += sequence.ids_size();
+    fields.Require(sequence.ids_size() >= 2, kField, sequence.ids_size(), " ids, at least 2");
+    fields.Require(ids <= kMaxBannedIds, kField, "more than ", kMaxBannedIds, " ids in all");
+    out.banned_sequences.push_back(fields.TokenIds(kField, sequence.ids(), kMaxBannedSequenceIds));
+    if (!fields.status().ok()) return;
+  }
+}
+
 void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields& fields,
                   SamplingParams& out) {
-  const float least_positive = std::numeric_limits<float>::denorm_min();
   if (in.has_temperature()) {
     out.temperature = fields.Float("sampling.temperature", in.temperature(), 0, kMost, ">= 0");
   }
   if (in.has_top_p()) {
-    out.top_p = fields.Float("sampling.top_p", in.top_p(), least_positive, 1, "in (0, 1]");
+    out.top_p = fields.Float("sampling.top_p", in.top_p(), kLeastPositive, 1, "in (0, 1]");
   }
   if (in.has_top_k()) {
     fields.Require(in.top_k() >= -1, "sampling.top_k", in.top_k(), " is not >= -1");
@@ -107,6 +216,10 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields&
         {fields.Token("sampling.logit_bias", entry.id()),
          fields.Float("sampling.logit_bias", entry.bias(), -kMaxBias, kMaxBias, "in [-100, 100]")});
   }
+  ReadStages(in, fields, out);
+  ReadOrder(in, fields, out);
+  ReadDry(in.dry(), vocabulary_size, fields, out.dry);
+  ReadBannedSequences(in, fields, out);
   out.allowed_ids = fields.TokenIds("sampling.allowed_ids", in.allowed_ids(), vocabulary_size);
   out.banned_ids = fields.TokenIds("sampling.banned_ids", in.banned_ids(), vocabulary_size);
 }
@@ -163,9 +276,11 @@ void ReadLengths(const v1::GenerateRequest& in, const RequestLimits& limits, Fie
 }  // namespace
 
 int MaxRequestBytes(const RequestLimits& limits) {
-  // An id takes at most five bytes; the lists of ids are the prompt, allowed and banned ones. The
-  // rest is 1,024 biases of 14 bytes, 256 stop ids and short strings: 64 KiB hold it.
-  const int64_t ids = int64_t{limits.context_tokens} + 2 * int64_t{limits.vocabulary_size};
+  // An id takes at most five bytes; the lists of ids are the prompt, allowed and banned ones, DRY's
+  // breakers, and sequences. The rest is 1,024 biases of 14 bytes, 256 stop ids, the heads of 1,024
+  // sequences and of 2,048 lists of breakers, and short strings: 64 KiB hold it.
+  const int64_t ids = int64_t{limits.context_tokens} + 3 * int64_t{limits.vocabulary_size} +
+                      kMaxSpanningIds + kMaxBannedIds;
   return static_cast<int>(std::min<int64_t>(5 * ids + (64 << 10), 1 << 30));
 }
 

@@ -1,8 +1,4 @@
 // What a sequence has said, as far as samplers look back at it: DRY and banned sequences.
-//
-// Every token knows where the same token stood before it, so that a step looks only at the places
-// where its last token occurred, never at the whole context. A slot whose request uses neither
-// sampler keeps nothing. Thread-compatible.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +33,9 @@ class Breakers {
 // How many of `tokens` reach to the end of the last breaker in them; 0 = there is none.
 int32_t LastBreakerEnd(const DryParams& dry, std::span<const TokenId> tokens);
 
+// Every token knows where the same token stood before it, so that a step looks only at the places
+// where its last token occurred, never at the whole context. A slot whose request uses neither
+// sampler keeps nothing. Thread-compatible.
 class TokenHistory {
  public:
   // Forgets the last sequence. `params` outlives the binding.

@@ -36,6 +36,12 @@ std::vector<BadField> SamplingFields() {
       {0, -1, 1e-45f, 9e-7f, 1.1e6f, nan, infinity});
   add("sampling.presence_penalty", &P::set_presence_penalty, {-2.1f, 2.1f, nan});
   add("sampling.frequency_penalty", &P::set_frequency_penalty, {-2.1f, 2.1f, nan});
+  add("sampling.typical_p", &P::set_typical_p, {0, 1.1f, -1, nan});
+  add("sampling.top_n_sigma", &P::set_top_n_sigma, {-1, nan, infinity});
+  add("sampling.xtc_probability", &P::set_xtc_probability, {-.1f, 1.1f, nan});
+  add("sampling.xtc_threshold", &P::set_xtc_threshold, {-.1f, 1.1f, nan});
+  add("sampling.smoothing_factor", &P::set_smoothing_factor, {-.1f, nan, infinity});
+  add("sampling.smoothing_curve", &P::set_smoothing_curve, {0, -1, nan, infinity});
   fields.push_back({"sampling.top_k", [](auto& r) { r.mutable_sampling()->set_top_k(-2); }});
   fields.push_back({"sampling.logit_bias", [](auto& r) {
                       auto* bias = r.mutable_sampling()->add_logit_bias();
@@ -58,6 +64,82 @@ std::vector<BadField> SamplingFields() {
                       r.mutable_sampling()->add_banned_ids(5);
                     }});
   return fields;
+}
+
+std::vector<BadField> DynamicTemperatureFields() {
+  using Dynamic = v1::DynamicTemperature;
+  const auto spoil = [](void (*set)(Dynamic&)) {
+    return [=](auto& r) { set(*r.mutable_sampling()->mutable_dynamic_temperature()); };
+  };
+  return {
+      {"sampling.dynamic_temperature.low", spoil([](Dynamic& d) { d.set_low(-1); })},
+      {"sampling.dynamic_temperature.low", spoil([](Dynamic& d) { d.set_low(std::nanf("")); })},
+      {"sampling.dynamic_temperature.high", spoil([](Dynamic& d) { d.set_low(1); })},
+      {"sampling.dynamic_temperature.high", spoil([](Dynamic& d) { d.set_high(std::nanf("")); })},
+      {"sampling.dynamic_temperature.high", spoil([](Dynamic& d) { d.set_high(INFINITY); })},
+      {"sampling.dynamic_temperature.exponent", spoil([](Dynamic& d) { d.set_exponent(0); })},
+  };
+}
+
+std::vector<BadField> OrderAndSequenceFields() {
+  using P = v1::SamplingParams;
+  const auto spoil = [](void (*set)(P&)) { return [=](auto& r) { set(*r.mutable_sampling()); }; };
+  return {
+      {"sampling.order", spoil([](P& p) { p.add_order(v1::SAMPLER_STAGE_UNSPECIFIED); })},
+      {"sampling.order", spoil([](P& p) { p.add_order(static_cast<v1::SamplerStage>(8)); })},
+      {"sampling.order", spoil([](P& p) {
+         p.add_order(v1::SAMPLER_STAGE_XTC);
+         p.add_order(v1::SAMPLER_STAGE_XTC);
+       })},
+      {"sampling.banned_sequences", spoil([](P& p) { p.add_banned_sequences()->add_ids(1); })},
+      {"sampling.banned_sequences",
+       spoil([](P& p) { p.add_banned_sequences()->mutable_ids()->Resize(65, 1); })},
+      {"sampling.banned_sequences",
+       spoil([](P& p) { p.add_banned_sequences()->mutable_ids()->Resize(2, 2000); })},
+      {"sampling.banned_sequences", spoil([](P& p) {
+         for (int i = 0; i < 1025; ++i) p.add_banned_sequences()->mutable_ids()->Resize(2, 1);
+       })},
+      {"sampling.banned_sequences", spoil([](P& p) {
+         for (int i = 0; i < 257; ++i) p.add_banned_sequences()->mutable_ids()->Resize(64, 1);
+       })},
+  };
+}
+
+std::vector<BadField> DryFields() {
+  using Dry = v1::DryParams;
+  const auto spoil = [](void (*set)(Dry&)) {
+    return [=](auto& r) { set(*r.mutable_sampling()->mutable_dry()); };
+  };
+  constexpr char kSpanning[] = "sampling.dry.spanning_breakers";
+  return {
+      {"sampling.dry.multiplier", spoil([](Dry& d) { d.set_multiplier(-1); })},
+      {"sampling.dry.multiplier", spoil([](Dry& d) { d.set_multiplier(std::nanf("")); })},
+      {"sampling.dry.base", spoil([](Dry& d) { d.set_base(.9f); })},
+      {"sampling.dry.base", spoil([](Dry& d) { d.set_base(INFINITY); })},
+      {"sampling.dry.allowed_length", spoil([](Dry& d) { d.set_allowed_length(0); })},
+      {"sampling.dry.allowed_length", spoil([](Dry& d) { d.set_allowed_length(1025); })},
+      {"sampling.dry.breaker_ids", spoil([](Dry& d) { d.add_breaker_ids(2000); })},
+      {kSpanning, spoil([](Dry& d) { d.add_spanning_breakers()->add_heads(1); })},
+      {kSpanning, spoil([](Dry& d) { d.add_spanning_breakers()->add_tail(1); })},
+      {kSpanning, spoil([](Dry& d) {
+         auto* breaker = d.add_spanning_breakers();
+         breaker->add_heads(2000);
+         breaker->add_tail(1);
+       })},
+      {kSpanning, spoil([](Dry& d) {
+         auto* breaker = d.add_spanning_breakers();
+         breaker->add_heads(1);
+         breaker->mutable_tail()->Resize(17, 1);
+       })},
+      {kSpanning, spoil([](Dry& d) {
+         auto* breaker = d.add_spanning_breakers();
+         breaker->mutable_heads()->Resize(16384, 1);
+         breaker->add_tail(1);
+       })},
+      {kSpanning, spoil([](Dry& d) {
+         for (int i = 0; i < 1025; ++i) d.add_spanning_breakers();
+       })},
+  };
 }
 
 std::vector<BadField> RequestFields() {
@@ -94,7 +176,10 @@ std::vector<BadField> RequestFields() {
 
 TEST_F(BadFieldsTest, EachIsRefusedByNameAndTheEngineIsUntouched) {
   std::vector<BadField> fields = RequestFields();
-  for (BadField& field : SamplingFields()) fields.push_back(std::move(field));
+  for (const auto more :
+       {SamplingFields, DynamicTemperatureFields, OrderAndSequenceFields, DryFields}) {
+    for (BadField& field : more()) fields.push_back(std::move(field));
+  }
   for (const BadField& field : fields) {
     auto request = Request("bad");
     field.spoil(request);
@@ -116,6 +201,17 @@ TEST_F(BadFieldsTest, TheEdgesOfEveryRangeAreServed) {
   sampling->set_presence_penalty(-2);
   sampling->set_frequency_penalty(2);
   sampling->add_logit_bias()->set_bias(-100);
+  sampling->set_typical_p(1);
+  sampling->set_top_n_sigma(0);
+  sampling->set_xtc_probability(1);
+  sampling->set_xtc_threshold(1);
+  sampling->mutable_dynamic_temperature()->set_high(2);
+  for (int stage = v1::SAMPLER_STAGE_XTC; stage >= v1::SAMPLER_STAGE_TEMPERATURE; --stage) {
+    sampling->add_order(static_cast<v1::SamplerStage>(stage));
+  }
+  sampling->mutable_dry()->set_multiplier(1);
+  sampling->mutable_dry()->set_last_n(0xffffffffu);
+  sampling->add_banned_sequences()->mutable_ids()->Resize(64, 1);
   request.set_min_tokens(1004);
   request.set_priority(-100);
   request.set_cache_salt(std::string(128, 's'));

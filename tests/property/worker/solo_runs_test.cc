@@ -86,6 +86,23 @@ class PressureObserver : public ScheduleObserver {
   std::atomic<int32_t> preemptions = 0, cached_tokens = 0, most_rows = 0;
 };
 
+// More than what most requests ask for.
+void RollSamplers(Dice& dice, SamplingParams& sampling) {
+  if (dice.OneIn(2)) sampling.top_n_sigma = 2.0f;
+  if (dice.OneIn(2)) sampling.typical_p = 0.9f;
+  if (dice.OneIn(2)) sampling.xtc_probability = 0.5f;
+  if (dice.OneIn(2)) sampling.smoothing_factor = 0.3f;
+  if (dice.OneIn(3)) sampling.dynamic_temperature = DynamicTemperature{0.3f, 1.8f, 1.5f};
+  if (dice.OneIn(2)) {  // temperature last
+    std::rotate(sampling.order.begin(), sampling.order.begin() + 1, sampling.order.end());
+  }
+  if (dice.OneIn(2)) {
+    sampling.dry = {.multiplier = 0.8f, .allowed_length = 1, .breaker_ids = {300, 301}};
+    sampling.dry.spanning_breakers = {{.heads = {302, 303}, .tail = {304}}};
+  }
+  if (dice.OneIn(2)) sampling.banned_sequences = {{300, 301}, {1300, 1301, 1302}};
+}
+
 // Requests of few kinds, so that the solo run of each kind stands for all of them.
 GenerationRequest RollRequest(Dice& dice) {
   GenerationRequest request;
@@ -105,6 +122,7 @@ GenerationRequest RollRequest(Dice& dice) {
   sampling.repetition_penalty = dice.OneIn(3) ? 1.1f : 1.0f;
   sampling.frequency_penalty = dice.OneIn(3) ? 0.5f : 0.0f;
   sampling.stop_ids = {2};
+  if (dice.OneIn(2)) RollSamplers(dice, sampling);
   if (dice.OneIn(5)) sampling.top_logprobs = 0;
   request.cache_salt = dice.OneIn(4) ? "salt" : "";
   request.fairness_key = absl::StrCat("key", dice.Between(0, 3));
