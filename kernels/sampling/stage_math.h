@@ -82,7 +82,8 @@ BEHEMOTH_HOST_DEVICE inline float Smooth(float y, float factor, float curve) {
   if (factor <= 0.0f || !(y > -INFINITY)) return y;
   const float c = curve > 1.0f ? curve : 1.0f;
   const float inner = fmaf(RoundedProduct(c - 1.0f, 0.5f), y, RoundedProduct(c - 3.0f, 0.5f));
-  return RoundedProduct(RoundedProduct(factor, RoundedProduct(y, y)), inner);
+  const float smoothed = RoundedProduct(RoundedProduct(factor, RoundedProduct(y, y)), inner);
+  return smoothed < 1e30f ? smoothed : 1e30f;  // finite, whatever the request's factor
 }
 
 // Of masses at temperature 1 whose largest is 2^31: `total`, the sum of mass * SurprisalOf(mass),

@@ -152,6 +152,41 @@ TEST_F(StagesTest, DrawsFollowTheDefinition) {
   }
 }
 
+// The ends of every range that the door lets in, and beyond what floats hold: a token is drawn.
+TEST(StagesExtremesTest, AnyLegalRequestDrawsAToken) {
+  const float most = std::numeric_limits<float>::max(), least = 1e-45f;
+  std::mt19937 random(8);
+  const auto roll = [&](std::vector<float> values) { return values[random() % values.size()]; };
+  std::vector<float> row = {9, 3, -2, 0, 8.5f, -1e30f, -kInfinity, 9};
+  for (int32_t round = 0; round < 3000; ++round) {
+    SamplingParams params;
+    params.temperature = roll({0, least, 1e-5f, 1, most});
+    params.typical_p = roll({least, 0.5f, 1});
+    params.top_n_sigma = roll({0, least, 1, most});
+    params.min_p = roll({0, least, 1});
+    params.top_p = roll({least, 0.5f, 1});
+    params.xtc_probability = roll({0, 1});
+    params.xtc_threshold = roll({0, 0.1f, 0.5f, 1});
+    params.smoothing_factor = roll({0, least, 1, most});
+    params.smoothing_curve = roll({least, 1, 3, 5, most});
+    if (random() % 2 == 0) {
+      params.dynamic_temperature =
+          DynamicTemperature{0, roll({0, least, 1, most}), roll({least, 1, most})};
+    }
+    params.dry = {.multiplier = roll({0, least, 1, most}), .base = roll({1, 2, most})};
+    std::shuffle(params.order.begin(), params.order.end(), random);
+    SamplerState state(static_cast<int32_t>(row.size()));
+    state.Bind({.slot = SlotId{0},
+                .sampling = std::make_shared<SamplingParams>(params),
+                .prompt = {0, 1, 0, 1, 0, 1, 0, 1}});
+    std::vector<float> logits = row;
+    const SampleResult result = state.Sample(logits, 8);
+    ASSERT_TRUE(result.finite);
+    ASSERT_NE(result.token, 6);
+    ASSERT_LT(result.token, 8);
+  }
+}
+
 TEST(StageMathTest, LogarithmsAndMassesAreThoseOfDoubles) {
   for (uint64_t value = 1; value < uint64_t{1} << 60; value += value / 37 + 1) {
     EXPECT_NEAR(kernels::FixedLog2(value), kernels::kBit * std::log2(static_cast<double>(value)),
