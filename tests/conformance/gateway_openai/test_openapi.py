@@ -87,9 +87,14 @@ def narrowed(document):
     for body in ("ChatRequest", "CompletionRequest", "TokenizeRequest", "DetokenizeRequest"):
         fields = schemas[body]["properties"]
         fields["model"]["enum"] = ["tiny", "behemoth/tiny", None]
-        for name in [n for n, f in fields.items() if f.get("x-alias-of") in {
-                "max_tokens", "prompt"}] + ["chat_template", "chat_template_kwargs", "template_vars"]:
-            fields.pop(name, None)
+        # What is refused by the operator's wish or needs another field, and bounds under other names.
+        refused = {"chat_template", "chat_template_kwargs", "sampler_order", "dynamic_temperature",
+                   "dynatemp_low", "dynatemp_high", "dry_base", "dry_allowed_length", "stream_options",
+                   "dry_sequence_breakers", "response_format", "top_logprobs", "prompt_logprobs"}
+        for name, field in list(fields.items()):
+            main = field.get("x-alias-of", name)
+            if main in refused or (main != name and main in {"max_tokens", "prompt", "min_tokens"}):
+                del fields[name]
     for body in ("ChatRequest", "CompletionRequest"):
         schemas[body]["properties"]["max_tokens"] = {"type": "integer", "minimum": 1, "maximum": 4}
         schemas[body]["properties"]["min_tokens"]["maximum"] = 1
