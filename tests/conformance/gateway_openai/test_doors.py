@@ -19,7 +19,7 @@ def count_of(reply):
     ("/v1/token/encode", {"text": "Hello there"}),                  # tabby
     ("/v1/internal/encode", {"text": "Hello there"}),               # text-generation-webui
     ("/api/extra/tokencount", {"prompt": "Hello there"}),           # koboldcpp
-    ("/tokenize", {"content": "Hello there"}),                      # llama.cpp
+    ("/tokenize", {"content": "Hello there", "add_special": True}),  # llama.cpp
 ])
 def test_every_token_count_is_the_same(http, route, body):
     expected = http.post("/tokenize", json={"prompt": "Hello there"}).json()["tokens"]

@@ -150,6 +150,10 @@ TEST(SillyTavernTest, CustomChatCompletions) {
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_TRUE(request->prompt.continue_final_message);
   EXPECT_THAT(request->options.warnings, IsEmpty());
+  // For model names that it takes for OpenAI's own.
+  const auto named = Chat(R"("reasoning_effort":"high","verbosity":"low")");
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_THAT(FieldsOf(named->warnings), UnorderedElementsAre("reasoning_effort", "verbosity"));
 }
 
 }  // namespace
