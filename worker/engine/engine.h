@@ -60,6 +60,9 @@ class Engine {
                         ControlDone done);
   absl::Status ExtendMaxTokens(std::string request_id, int32_t additional_tokens, ControlDone done);
 
+  // A mask has come that an idle engine may be waiting for.
+  void Wake() { mailbox_.Wake(); }
+
   LoadSnapshot load() const;
   absl::Time last_beat() const;
 

@@ -125,10 +125,12 @@ class Scheduler {
   void ReleaseSlot(Sequence& sequence);
   void AppendForced(Sequence& sequence, absl::Time now);
   void EmitTokens(Sequence& sequence, TokensEvent event, absl::Time now);
+  void AdvanceForm(Sequence& sequence, TokenId token);
 
   // scheduler_plan.cc
   void PurgeRetired();
   void ExpireDeadlines(absl::Time now);
+  void SettleForms(absl::Time now);
   void ReportProgress(absl::Time now);
   bool WantsDecodeRow(const Sequence& sequence) const;
   int32_t DecodeTokens(const Sequence& sequence) const;
@@ -163,6 +165,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Request>> retired_;  // closed; rows may be in flight
   std::set<std::pair<absl::Time, Request*>> deadlines_;
   std::vector<Sequence*> running_;  // in order of admission
+  std::vector<Sequence*> unsettled_forms_;  // whose masks are being computed
   std::vector<SlotId> free_slots_;
 
   std::vector<PlannedStep> steps_;  // a ring of pipeline_depth

@@ -52,6 +52,8 @@ struct Sequence {
                                 // steps in flight
   int32_t pending = 0;          // sampled by steps in flight: not known yet
   std::vector<TokenId> forced;  // to be appended as soon as nothing is pending
+  std::shared_ptr<Form> form;   // null = any text
+  bool form_ready = true;       // its mask is of the known tokens; as of the last PlanStep
 
   std::vector<BlockId> blocks;  // the table covering [0, planned)
   bool shares_prompt = false;   // its first blocks are those that its leader's rows filled
@@ -71,6 +73,9 @@ struct Sequence {
 
   int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   int32_t length() const { return known() + pending; }
+  // A token can be sampled now: without a form always; with one, if the token before it is known
+  // and the mask is there.
+  bool may_sample() const { return form == nullptr || (form_ready && pending == 0); }
   int32_t output() const;  // tokens after the prompt, pending ones included
   bool ended() const { return state >= SequenceState::kFinished; }
   bool running() const {

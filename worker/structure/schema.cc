@@ -121,6 +121,7 @@ class Converter {
  public:
   absl::StatusOr<json> Convert(const json& schema, const std::string& path, int depth) {
     if (depth > kMaxDepth) return Bad(path, "nested too deep");
+    ++atoms;
     if (schema.is_boolean() && schema.get<bool>()) return json::object();
     if (!schema.is_object()) return Bad(path, "must be a schema that something fits");
     auto out = Restriction(schema, path, depth);
@@ -155,7 +156,6 @@ class Converter {
   }
 
   absl::StatusOr<json> Restriction(const json& schema, const std::string& path, int depth) {
-    ++atoms;
     if (schema.contains("$ref")) return Reference(schema, path);
     if (schema.contains("enum") || schema.contains("const")) return Values(schema, path);
     if (schema.contains("anyOf")) return AnyOf(schema, path, depth, "anyOf");
