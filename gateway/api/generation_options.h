@@ -73,9 +73,9 @@ struct GenerationOptions {
   StopOptions stop;
   OutputOptions output;
   std::optional<StructureOptions> structure;  // absent = any text
-  std::optional<uint32_t> max_tokens;  // absent = the rest of the context
-  uint32_t min_tokens = 0;             // <= max_tokens
-  uint32_t n = 1;                      // 1..16
+  std::optional<uint32_t> max_tokens;         // absent = the rest of the context
+  uint32_t min_tokens = 0;                    // <= max_tokens
+  uint32_t n = 1;                             // 1..16
   // Keep at most so many of the prompt's last tokens; absent = refuse what is too long.
   std::optional<uint32_t> truncate_prompt_tokens;
   std::string cache_salt;  // at most 128 bytes

@@ -45,13 +45,12 @@ Read Choice(const json& value, const std::string& field) {
       return InvalidField(field, "must be a list of strings that are not empty");
     }
     if (grammar.back() == '"') grammar += " | ";
-    absl::StrAppend(&grammar, "\"",
-                    absl::StrReplaceAll(choice.get<std::string>(), {{"\\", "\\\\"},
-                                                                    {"\"", "\\\""},
-                                                                    {"\n", "\\n"},
-                                                                    {"\r", "\\r"},
-                                                                    {"\t", "\\t"}}),
-                    "\"");
+    absl::StrAppend(
+        &grammar, "\"",
+        absl::StrReplaceAll(
+            choice.get<std::string>(),
+            {{"\\", "\\\\"}, {"\"", "\\\""}, {"\n", "\\n"}, {"\r", "\\r"}, {"\t", "\\t"}}),
+        "\"");
   }
   return Of(Kind::kGrammar, std::move(grammar), field);
 }

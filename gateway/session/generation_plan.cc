@@ -74,13 +74,13 @@ void FillStructure(const GenerationOptions& options, GenerationPlan& plan) {
   const bool thinks = TextStream(plan.table, plan.text).thinking();
   using Kind = StructureOptions::Kind;
   const Kind kind = options.structure->kind;
-  plan.spec.structure = StructureSpec{.kind = kind == Kind::kJsonSchema
-                                                  ? StructureSpec::Kind::kJsonSchema
-                                              : kind == Kind::kRegex ? StructureSpec::Kind::kRegex
-                                                                     : StructureSpec::Kind::kGrammar,
-                                      .text = options.structure->text,
-                                      .begins_after = thinks ? "</think>" : "",
-                                      .vocabulary = plan.table};
+  plan.spec.structure =
+      StructureSpec{.kind = kind == Kind::kJsonSchema ? StructureSpec::Kind::kJsonSchema
+                            : kind == Kind::kRegex    ? StructureSpec::Kind::kRegex
+                                                      : StructureSpec::Kind::kGrammar,
+                    .text = options.structure->text,
+                    .begins_after = thinks ? "</think>" : "",
+                    .vocabulary = plan.table};
   plan.structure_field = options.structure->field;
 }
 

@@ -180,7 +180,10 @@ uint64_t Track(OpenCalls& calls, const std::shared_ptr<Call>& call) {
 class Call final : public GenerateCall {
  public:
   Call(std::shared_ptr<Door> door, const GenerateSpec& spec, GenerateObserver* observer, Loop& loop)
-      : door_(std::move(door)), loop_(loop), observer_(observer), deadline_(spec.deadline),
+      : door_(std::move(door)),
+        loop_(loop),
+        observer_(observer),
+        deadline_(spec.deadline),
         request_(ToProto(spec)) {
     if (spec.structure) vocabulary_ = spec.structure->vocabulary;
     Open();
@@ -262,7 +265,7 @@ class Call final : public GenerateCall {
   Loop& loop_;
   GenerateObserver* const observer_;
   const absl::Time deadline_;
-  std::shared_ptr<const TokenTable> vocabulary_;         // null: no structure, or sent once
+  std::shared_ptr<const TokenTable> vocabulary_;            // null: no structure, or sent once
   std::shared_ptr<bool> alive_ = std::make_shared<bool>();  // until cancelled
   pb::GenerateRequest request_;
   std::shared_ptr<StreamReader<pb::GenerateResponse>> reader_;

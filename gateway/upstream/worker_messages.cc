@@ -115,11 +115,10 @@ pb::GenerateRequest ToProto(const GenerateSpec& spec) {
   if (spec.structure) {
     pb::Structure& structure = *out.mutable_structure();
     structure.set_begins_after(spec.structure->begins_after);
-    std::string* const text = spec.structure->kind == StructureSpec::Kind::kJsonSchema
-                                  ? structure.mutable_json_schema()
-                              : spec.structure->kind == StructureSpec::Kind::kRegex
-                                  ? structure.mutable_regex()
-                                  : structure.mutable_grammar();
+    std::string* const text =
+        spec.structure->kind == StructureSpec::Kind::kJsonSchema ? structure.mutable_json_schema()
+        : spec.structure->kind == StructureSpec::Kind::kRegex    ? structure.mutable_regex()
+                                                                 : structure.mutable_grammar();
     *text = spec.structure->text;
   }
   return out;

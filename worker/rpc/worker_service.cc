@@ -98,14 +98,13 @@ void WorkerService::BeginStructured(const std::shared_ptr<GenerateCall>& call, E
   if (!spec.ok()) return call->Refuse(spec.status());
   const std::vector<TokenId> stop_ids = request.sampling.stop_ids;
   const int32_t count = request.num_sequences;
-  const absl::Status made = forms_->Make(
-      *std::move(spec), stop_ids, count,
-      [call, engine, request = std::move(request),
-       deadline](absl::StatusOr<FormCompiler::Forms> forms) mutable {
-        if (!forms.ok()) return call->Refuse(forms.status());
-        request.forms = *std::move(forms);
-        call->Begin(engine, std::move(request), deadline);
-      });
+  const absl::Status made = forms_->Make(*std::move(spec), stop_ids, count,
+                                         [call, engine, request = std::move(request), deadline](
+                                             absl::StatusOr<FormCompiler::Forms> forms) mutable {
+                                           if (!forms.ok()) return call->Refuse(forms.status());
+                                           request.forms = *std::move(forms);
+                                           call->Begin(engine, std::move(request), deadline);
+                                         });
   if (!made.ok()) call->Refuse(made);
 }
 

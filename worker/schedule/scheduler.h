@@ -164,7 +164,7 @@ class Scheduler {
   absl::flat_hash_map<std::string, std::unique_ptr<Request>> requests_;
   std::vector<std::unique_ptr<Request>> retired_;  // closed; rows may be in flight
   std::set<std::pair<absl::Time, Request*>> deadlines_;
-  std::vector<Sequence*> running_;  // in order of admission
+  std::vector<Sequence*> running_;          // in order of admission
   std::vector<Sequence*> unsettled_forms_;  // whose masks are being computed
   std::vector<SlotId> free_slots_;
 

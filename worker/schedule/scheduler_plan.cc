@@ -60,8 +60,8 @@ void Scheduler::SettleForms(absl::Time now) {
     if (state == FormState::kComplete) {
       Finish(*sequence, FinishReason::kStop, std::nullopt, now);
     } else if (state == FormState::kFailed) {
-      Abort(sequence->request, absl::InvalidArgumentError(
-                                   "structure: the text has left it, or nothing can follow"));
+      Abort(sequence->request,
+            absl::InvalidArgumentError("structure: the text has left it, or nothing can follow"));
     }
     return true;
   });

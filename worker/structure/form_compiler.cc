@@ -63,7 +63,7 @@ absl::Status FormCompiler::Make(FormSpec spec, std::vector<TokenId> stop_ids, in
       compilations_.Post([this, words, spec = std::move(spec), key = std::move(key),
                           stop_ids = std::move(stop_ids), count, done = std::move(done)]() mutable {
         if (stopping_) return done(absl::UnavailableError("the worker is stopping"));
-    auto form = Find(key);  // compiled while this one waited
+        auto form = Find(key);  // compiled while this one waited
         if (form == nullptr) {
           auto compiled = CompiledForm::Compile(spec, words);
           if (!compiled.ok()) return done(compiled.status());

@@ -28,8 +28,8 @@ class FormMatcher {
 
   const std::shared_ptr<const CompiledForm> form_;
   const std::vector<TokenId> stop_ids_;
-  bool begun_;                 // behind the marker
-  size_t marker_matched_ = 0;  // before
+  bool begun_;                   // behind the marker
+  size_t marker_matched_ = 0;    // before
   Utf8State utf8_ = kUtf8Start;  // behind
   bool lost_ = false;
   xgrammar::GrammarMatcher matcher_;

@@ -189,8 +189,9 @@ class Rewriter {
     const size_t before = out_.size();
     if (absl::Status bad = Character(kind); !bad.ok()) return bad;
     // Written as \uXXXX.
-    const bool ascii = kind != 'u' && kind != 'x' ? true : out_.compare(before, 4, "\\u00") == 0 &&
-                                                               out_[before + 4] < '8';
+    const bool ascii = kind != 'u' && kind != 'x'
+                           ? true
+                           : out_.compare(before, 4, "\\u00") == 0 && out_[before + 4] < '8';
     return ascii ? absl::OkStatus() : BeyondAscii();
   }
 

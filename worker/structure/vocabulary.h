@@ -18,7 +18,8 @@ class Vocabulary {
  public:
   // `tokens` of every id; those of `control_ids` become empty: they are part of no text.
   // A model may have more ids than its tokenizer: their texts are empty.
-  // INVALID_ARGUMENT: more than `vocabulary_size` tokens, more than kMaxTokenBytes in one, unknown ids.
+  // INVALID_ARGUMENT: more than `vocabulary_size` tokens, more than kMaxTokenBytes in one, unknown
+  // ids.
   static constexpr size_t kMaxTokenBytes = 1024;
   static absl::StatusOr<std::shared_ptr<const Vocabulary>> Make(
       std::vector<std::string> tokens, const std::vector<uint32_t>& control_ids,

@@ -24,10 +24,12 @@ std::shared_ptr<const Vocabulary> TestVocabulary() {
   std::vector<std::string> tokens;
   for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
   for (const char* merged :
-       {"</s>", "\"", "\"}", "\"]", "\",", "{\"", "\":", "\": ", ", ", "},", "]}", "}}", "[]", "{}",
-        "true", "false", "null", "12", "100", "00", "0.5", "-1", "e5", "ab", "the", " the", "name",
-        "\n", "\n\n", "  ", "    ", "\\n", "\\\"", "\\u", "é", "日本", "\xf0\x9f", "</", "think", "think>",
-        ">\n", ">{", ">{\"", "k>", ">\n\n", "h", "2024", "-01", "T1", "@a", ".com", "http", "://"}) {
+       {"</s>",     "\"",   "\"}",   "\"]",    "\",", "{\"",  "\":",   "\": ", ", ",
+        "},",       "]}",   "}}",    "[]",     "{}",  "true", "false", "null", "12",
+        "100",      "00",   "0.5",   "-1",     "e5",  "ab",   "the",   " the", "name",
+        "\n",       "\n\n", "  ",    "    ",   "\\n", "\\\"", "\\u",   "é",    "日本",
+        "\xf0\x9f", "</",   "think", "think>", ">\n", ">{",   ">{\"",  "k>",   ">\n\n",
+        "h",        "2024", "-01",   "T1",     "@a",  ".com", "http",  "://"}) {
     tokens.emplace_back(merged);
   }
   const std::vector<uint32_t> controls = {256};
@@ -43,7 +45,8 @@ json Sample(const std::shared_ptr<const CompiledForm>& form, int max_tokens, std
     if (state == FormState::kComplete) {
       return {{"text", absl::BytesToHexString(text)}, {"complete", true}};
     }
-    if (state == FormState::kFailed) return {{"text", absl::BytesToHexString(text)}, {"failed", true}};
+    if (state == FormState::kFailed)
+      return {{"text", absl::BytesToHexString(text)}, {"failed", true}};
     std::vector<TokenId> allowed;
     for (TokenId id = 0; id < form->vocabulary().size(); ++id) {
       if (mask[static_cast<size_t>(id) / 32] >> (id % 32) & 1) allowed.push_back(id);
@@ -55,7 +58,8 @@ json Sample(const std::shared_ptr<const CompiledForm>& form, int max_tokens, std
     if (may_end && (token == 256 || random() % 2 == 0)) {
       return {{"text", absl::BytesToHexString(text)}, {"complete", true}};
     }
-    if (!matcher.Accept(token)) return {{"text", absl::BytesToHexString(text)}, {"rejected", token}};
+    if (!matcher.Accept(token))
+      return {{"text", absl::BytesToHexString(text)}, {"rejected", token}};
     text += form->vocabulary().text(token);
   }
   return {{"text", absl::BytesToHexString(text)}, {"complete", false}};

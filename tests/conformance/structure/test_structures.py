@@ -114,6 +114,8 @@ def test_a_form_behind_a_marker_begins_exactly_there():
     ("json_schema", '{"$ref": "#/nowhere"}'),
     ("json_schema", '{"type": "string", "maxLength": 1000000}'),
     ("json_schema", '{"type": "array", "maxItems": 999, "items": {"type": "array", "maxItems": 999}}'),
+    ("json_schema", '{"type": "number", "minimum": 0}'),
+    ("json_schema", '{"type": "object", "properties": {"a\\"b": true}}'),
     ("json_schema", '{"enum": []}'),
     ("json_schema", "[" * 30000),
     ("json_schema", '{"items":' * 6000 + "{}" + "}" * 6000),
