@@ -13,7 +13,8 @@ configure_file(api/openapi_parts_json.h.in
 behemoth_library(behemoth_gateway_api
   SOURCES api/api_error.cc api/json_writer.cc api/json_document.cc api/field_table.cc
           api/request_fields.cc api/generation_fields.cc api/sampler_fields.cc
-          api/chat_request.cc api/completion_request.cc api/token_request.cc api/reply_parts.cc
-          api/replies.cc api/chunk_writer.cc api/door_replies.cc api/openapi.cc
+          api/structure_fields.cc api/chat_request.cc api/completion_request.cc
+          api/token_request.cc api/reply_parts.cc api/replies.cc api/chunk_writer.cc
+          api/door_replies.cc api/openapi.cc
   LIBS absl::status absl::statusor absl::strings absl::str_format nlohmann_json::nlohmann_json)
 target_include_directories(behemoth_gateway_api PRIVATE ${CMAKE_BINARY_DIR}/generated)

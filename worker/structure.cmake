@@ -6,7 +6,6 @@ if(NOT fetched EQUAL 0)
   message(FATAL_ERROR "xgrammar's source could not be fetched: the lines above say why")
 endif()
 file(GLOB XGRAMMAR_SOURCES ${XGRAMMAR}/cpp/*.cc ${XGRAMMAR}/cpp/support/*.cc)
-list(FILTER XGRAMMAR_SOURCES EXCLUDE REGEX "/testing\\.cc$")
 add_library(xgrammar STATIC ${XGRAMMAR_SOURCES})
 target_include_directories(xgrammar SYSTEM PUBLIC
   ${XGRAMMAR}/include ${XGRAMMAR}/3rdparty/dlpack/include ${XGRAMMAR}/3rdparty/picojson)
@@ -16,6 +15,6 @@ target_compile_options(xgrammar PRIVATE -w)
 behemoth_library(behemoth_worker_structure
   SOURCES structure/compiled_form.cc structure/expansion.cc structure/form_compiler.cc
           structure/form_cursor.cc structure/form_matcher.cc structure/regex_text.cc
-          structure/schema.cc structure/vocabulary.cc structure/work_queue.cc
+          structure/schema.cc structure/utf8_walk.cc structure/vocabulary.cc structure/work_queue.cc
   LIBS absl::flat_hash_map absl::status absl::statusor absl::strings absl::synchronization
        absl::time behemoth_support nlohmann_json::nlohmann_json Threads::Threads xgrammar)

@@ -239,11 +239,16 @@ absl::Status Worker::Load() {
     board_->Enter(WorkerState::kFailed);
     support::RequestShutdown();
   };
+  forms_ = std::make_unique<FormCompiler>(
+      FormCompilerConfig{.vocabulary_size = runner_->limits().vocabulary_size}, [this] {
+        if (Engine* const engine = running_engine_.load()) engine->Wake();
+      });
   engine_ = std::make_unique<Engine>(ScheduleFor(runner_->limits()), queue_, runner_.get(),
                                      probe_.get(), std::move(hooks));
   engine_->Start();
   running_engine_ = engine_.get();
-  service_->Attach(engine_.get());
+  // The CUDA backend takes no masks yet.
+  service_->Attach(engine_.get(), device_->name() == "cpu" ? forms_.get() : nullptr);
   return absl::OkStatus();
 }
 
@@ -277,6 +282,7 @@ bool Worker::Shutdown() {
         failed() || engine_->Drain(absl::Now() + absl::Seconds(config_.drain_timeout_s));
     support::Log().info("drained finished={}", finished);
     if (!board_->responsive()) return false;
+    forms_->Stop();
     engine_->Stop();
   }
   feed_->End();

@@ -67,6 +67,7 @@ class Worker {
   support::Health health_;
   StreamWriter writer_;
   std::unique_ptr<ModelRunner> runner_;
+  std::unique_ptr<FormCompiler> forms_;
   std::unique_ptr<Engine> engine_;
   std::atomic<Engine*> running_engine_ = nullptr;  // set when engine_ is, for other threads
   std::unique_ptr<LoadFeed> feed_;

@@ -11,6 +11,7 @@
 
 #include "gateway/api/api_error.h"
 #include "gateway/api/sampler_fields.h"
+#include "gateway/api/structure_fields.h"
 
 namespace behemoth::gateway {
 namespace {
@@ -181,15 +182,6 @@ absl::Status CheckTogether(const RequestFields& fields, const GenerationOptions&
   if (best_of && *best_of != options.n) {
     return InvalidField("best_of", "must equal n: choosing the best of more is not supported yet");
   }
-  const json* format = fields.Find("response_format");
-  if (format != nullptr && !format->empty()) {
-    if (!format->contains("type") || !(*format)["type"].is_string()) {
-      return InvalidField("response_format.type", "must be a string");
-    }
-    if ((*format)["type"] != "text") {
-      return InvalidField("response_format", "only {\"type\": \"text\"} is supported yet");
-    }
-  }
   if (!options.request_id) return absl::OkStatus();
   const bool plain =
       !options.request_id->empty() &&
@@ -215,6 +207,9 @@ absl::StatusOr<GenerationOptions> ReadGenerationOptions(RequestFields& fields) {
   auto output = ReadOutput(fields);
   if (!output.ok()) return output.status();
   options.output = *std::move(output);
+  auto structure = ReadStructure(fields);
+  if (!structure.ok()) return structure.status();
+  options.structure = *std::move(structure);
   if (const auto max_tokens = fields.Integer("max_tokens"); max_tokens && *max_tokens != -1) {
     if (*max_tokens == 0) {  // n_predict's range begins at -1, which is all that there is room for
       return InvalidField(fields.NameOf("max_tokens"), "must be at least 1");

@@ -95,14 +95,23 @@ struct OutputOptions {
   bool echo = false;  // the prefill (chat) or the prompt (completions) in front of the text
 };
 
+// What the text must look like.
+struct StructureOptions {
+  enum class Kind { kJsonSchema, kRegex, kGrammar };
+  Kind kind = Kind::kJsonSchema;
+  std::string text;   // the schema, the regular expression, the GBNF grammar
+  std::string field;  // as the client wrote it, for errors
+};
+
 struct GenerationOptions {
   std::string model;  // as the client wrote it; empty = the only model served
   SamplingOptions sampling;
   StopOptions stop;
   OutputOptions output;
-  std::optional<uint32_t> max_tokens;  // absent = the rest of the context
-  uint32_t min_tokens = 0;             // <= max_tokens
-  uint32_t n = 1;                      // 1..16
+  std::optional<StructureOptions> structure;  // absent = any text
+  std::optional<uint32_t> max_tokens;         // absent = the rest of the context
+  uint32_t min_tokens = 0;                    // <= max_tokens
+  uint32_t n = 1;                             // 1..16
   // Keep at most so many of the prompt's last tokens; absent = refuse what is too long.
   std::optional<uint32_t> truncate_prompt_tokens;
   std::string cache_salt;  // at most 128 bytes

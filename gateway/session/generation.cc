@@ -1,8 +1,11 @@
 #include "gateway/session/generation.h"
 
 #include <absl/algorithm/container.h>
+#include <absl/strings/match.h>
 
 #include <utility>
+
+#include "gateway/api/api_error.h"
 
 namespace behemoth::gateway {
 
@@ -216,6 +219,10 @@ void Generation::End(uint32_t index) {
 
 void Generation::OnDone(absl::Status status) {
   if (std::exchange(done_, true)) return;
+  if (absl::IsInvalidArgument(status) && absl::StartsWith(status.message(), "structure")) {
+    const std::string what(status.message().substr(status.message().find(": ") + 2));
+    status = InvalidField(plan_.structure_field, what);
+  }
   if (status.ok()) status = absl::InternalError("the worker ended its stream too early");
   sink_->OnGenerationDone(std::move(status));
 }

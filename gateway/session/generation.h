@@ -37,6 +37,7 @@ struct GenerationPlan {
   // Stop strings that spell a control token, and that token.
   std::vector<std::pair<std::string, uint32_t>> control_stops;
   std::vector<uint32_t> user_stop_ids;
+  std::string structure_field;  // what the worker's errors about `spec.structure` are about
   bool wants_logprobs = false;
   std::shared_ptr<const BannedSet> banned;  // null = none
   uint32_t room_tokens = 0;                 // a sequence's most

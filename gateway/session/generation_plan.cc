@@ -106,6 +106,22 @@ void FillStops(const PlanInput& input, GenerationPlan& plan) {
   plan.spec.include_stop_id = stop.include_in_output && !input.options->output.skip_special_tokens;
 }
 
+// Behind the thoughts, where the prompt has begun some.
+void FillStructure(const GenerationOptions& options, GenerationPlan& plan) {
+  if (!options.structure) return;
+  const bool thinks = TextStream(plan.table, plan.text).thinking();
+  using Kind = StructureOptions::Kind;
+  const Kind kind = options.structure->kind;
+  plan.spec.structure =
+      StructureSpec{.kind = kind == Kind::kJsonSchema ? StructureSpec::Kind::kJsonSchema
+                            : kind == Kind::kRegex    ? StructureSpec::Kind::kRegex
+                                                      : StructureSpec::Kind::kGrammar,
+                    .text = options.structure->text,
+                    .begins_after = thinks ? "</think>" : "",
+                    .vocabulary = plan.table};
+  plan.structure_field = options.structure->field;
+}
+
 }  // namespace
 
 absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
@@ -149,6 +165,7 @@ absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
                            .strip_leading_space = input.prompt->fresh_turn};
   plan.text.separate_reasoning = input.reasoning == ReasoningFormat::kSeparate;
   plan.text.prefill = input.prompt->prefill;
+  FillStructure(options, plan);
   return plan;
 }
 

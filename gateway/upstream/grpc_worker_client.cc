@@ -23,6 +23,7 @@ using Stub = pb::WorkerService::Stub;
 // Coalesces bursts, and bounds what a loop that is behind can pile up.
 constexpr size_t kReadAheadEvents = 64;
 constexpr absl::Duration kUnaryTimeout = absl::Seconds(3);
+constexpr absl::Duration kVocabularyTimeout = absl::Seconds(10);  // megabytes, and sorted there
 
 // A server stream whose messages are handed to a loop. Keeps itself alive until gRPC's OnDone.
 // `Message` events are queued under the mutex and drained by one posted task at a time.
@@ -188,23 +189,20 @@ uint64_t Track(OpenCalls& calls, const std::shared_ptr<Call>& call) {
 class Call final : public GenerateCall {
  public:
   Call(std::shared_ptr<Door> door, const GenerateSpec& spec, GenerateObserver* observer, Loop& loop)
-      : door_(std::move(door)), request_(ToProto(spec)) {
-    reader_ = std::make_shared<StreamReader<pb::GenerateResponse>>(
-        door_->calls, loop,
-        [observer](const pb::GenerateResponse& response) {
-          if (auto event = FromProto(response)) observer->OnEvent(*std::move(event));
-        },
-        [observer](absl::Status status) { observer->OnDone(std::move(status)); });
-    if (spec.deadline != absl::InfiniteFuture()) {
-      reader_->context().set_deadline(absl::ToChronoTime(spec.deadline));
-    }
-    door_->stub->async()->Generate(&reader_->context(), &request_, reader_.get());
-    reader_->Begin();
-    request_.clear_prompt_ids();  // serialised by now; an idle stream need not keep it
+      : door_(std::move(door)),
+        loop_(loop),
+        observer_(observer),
+        deadline_(spec.deadline),
+        request_(ToProto(spec)) {
+    if (spec.structure) vocabulary_ = spec.structure->vocabulary;
+    Open();
   }
   ~Call() override { Cancel(); }
 
-  void Cancel() override { reader_->Cancel(); }
+  void Cancel() override {
+    alive_.reset();
+    reader_->Cancel();
+  }
   void Pause(bool paused) override { reader_->Pause(paused); }
   void EndByControl() override {
     pb::ControlRequest request;
@@ -231,6 +229,48 @@ class Call final : public GenerateCall {
   }
 
  private:
+  void Open() {
+    reader_ = std::make_shared<StreamReader<pb::GenerateResponse>>(
+        door_->calls, loop_,
+        [observer = observer_](const pb::GenerateResponse& response) {
+          if (auto event = FromProto(response)) observer->OnEvent(*std::move(event));
+        },
+        [this](absl::Status status) { OnEnded(std::move(status)); });
+    if (deadline_ != absl::InfiniteFuture()) {
+      reader_->context().set_deadline(absl::ToChronoTime(deadline_));
+    }
+    door_->stub->async()->Generate(&reader_->context(), &request_, reader_.get());
+    reader_->Begin();
+    // Serialised by now; an idle stream need not keep it, unless it may be opened once more.
+    if (vocabulary_ == nullptr) request_.clear_prompt_ids();
+  }
+
+  void OnEnded(absl::Status status) {
+    if (!absl::IsFailedPrecondition(status) || vocabulary_ == nullptr) {
+      return observer_->OnDone(std::move(status));
+    }
+    SetVocabulary(*std::exchange(vocabulary_, nullptr));
+  }
+
+  // Once in a call's life: a worker that has just started does not know the tokens' texts.
+  void SetVocabulary(const TokenTable& table) {
+    auto call = std::make_shared<UnaryCall<pb::SetVocabularyRequest, pb::SetVocabularyResponse>>();
+    call->request = ToProto(table);
+    call->context.set_deadline(absl::ToChronoTime(absl::Now() + kVocabularyTimeout));
+    const uint64_t key = Track(*door_->calls, call);
+    door_->stub->async()->SetVocabulary(
+        &call->context, &call->request, &call->reply,
+        [this, call, key, door = door_, alive = std::weak_ptr<bool>(alive_),
+         loop = &loop_](const grpc::Status& got) {
+          loop->Post([this, alive, status = support::FromServer(got)]() mutable {
+            if (alive.expired()) return;
+            if (status.ok()) return Open();
+            observer_->OnDone(std::move(status));
+          });
+          door->calls->Remove(key);
+        });
+  }
+
   using Answered = std::function<void(const grpc::Status&)>;
   void Control(pb::ControlRequest request, Answered answered = [](const grpc::Status&) {}) {
     auto call = std::make_shared<UnaryCall<pb::ControlRequest, pb::ControlResponse>>();
@@ -247,6 +287,11 @@ class Call final : public GenerateCall {
   }
 
   std::shared_ptr<Door> door_;
+  Loop& loop_;
+  GenerateObserver* const observer_;
+  const absl::Time deadline_;
+  std::shared_ptr<const TokenTable> vocabulary_;            // null: no structure, or sent once
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>();  // until cancelled
   pb::GenerateRequest request_;
   std::shared_ptr<StreamReader<pb::GenerateResponse>> reader_;
 };

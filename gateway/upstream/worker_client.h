@@ -17,6 +17,7 @@
 
 #include "gateway/api/generation_options.h"
 #include "gateway/loop/loop.h"
+#include "gateway/text/token_table.h"
 
 namespace behemoth::gateway {
 
@@ -37,6 +38,14 @@ struct DrySpec {
   uint32_t last_n = 0;
   std::vector<uint32_t> breaker_ids;
   std::vector<SpanningBreaker> spanning_breakers;
+};
+
+// What the output must look like; the worker's `Structure`.
+struct StructureSpec {
+  enum class Kind { kJsonSchema, kRegex, kGrammar };
+  Kind kind = Kind::kJsonSchema;
+  std::string text, begins_after;
+  std::shared_ptr<const TokenTable> vocabulary;  // for a worker that has none yet
 };
 
 // An absent optional lets the worker's own default decide.
@@ -64,6 +73,7 @@ struct GenerateSpec {
   int32_t priority = 0;
   std::optional<uint32_t> top_logprobs;
   bool prompt_logprobs = false;
+  std::optional<StructureSpec> structure;
   absl::Time deadline = absl::InfiniteFuture();
 };
 

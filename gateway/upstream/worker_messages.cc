@@ -125,6 +125,15 @@ FinishEvent FromProto(const pb::Finish& in) {
 
 }  // namespace
 
+pb::SetVocabularyRequest ToProto(const TokenTable& table) {
+  pb::SetVocabularyRequest out;
+  for (uint32_t id = 0; id < table.size(); ++id) {
+    out.add_tokens(table.is_control(id) ? std::string() : std::string(table.bytes(id)));
+    if (table.is_control(id)) out.add_control_ids(id);
+  }
+  return out;
+}
+
 pb::GenerateRequest ToProto(const GenerateSpec& spec) {
   pb::GenerateRequest out;
   out.set_request_id(spec.request_id);
@@ -143,6 +152,15 @@ pb::GenerateRequest ToProto(const GenerateSpec& spec) {
   if (spec.top_logprobs || spec.prompt_logprobs) {
     out.mutable_logprobs()->set_top(spec.top_logprobs.value_or(0));
     out.mutable_logprobs()->set_prompt(spec.prompt_logprobs);
+  }
+  if (spec.structure) {
+    pb::Structure& structure = *out.mutable_structure();
+    structure.set_begins_after(spec.structure->begins_after);
+    std::string* const text =
+        spec.structure->kind == StructureSpec::Kind::kJsonSchema ? structure.mutable_json_schema()
+        : spec.structure->kind == StructureSpec::Kind::kRegex    ? structure.mutable_regex()
+                                                                 : structure.mutable_grammar();
+    *text = spec.structure->text;
   }
   return out;
 }

@@ -9,6 +9,7 @@
 namespace behemoth::gateway {
 
 worker::v1::GenerateRequest ToProto(const GenerateSpec& spec);
+worker::v1::SetVocabularyRequest ToProto(const TokenTable& table);
 // nullopt: an event of a newer worker, skipped.
 std::optional<WorkerEvent> FromProto(const worker::v1::GenerateResponse& response);
 WorkerReport FromProto(const worker::v1::GetStatusResponse& status);

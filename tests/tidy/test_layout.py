@@ -46,6 +46,7 @@ WALLS = {
     "worker/checkpoint": [r"^(gateway|tokenizer_svc)/", r"^worker/(schedule|engine|rpc|cache)/", GRPC],
     "worker/model": [r"^(gateway|tokenizer_svc)/", r"^worker/(engine|rpc|cache)/", r"^worker/schedule/scheduler\.h", GRPC],
     "worker/runner": [r"^(gateway|tokenizer_svc)/", r"^worker/(engine|rpc|cache)/", r"^worker/schedule/scheduler\.h", GRPC],
+    "worker/structure": [r"^(gateway|tokenizer_svc)/", r"^worker/(engine|rpc|cache|model|device|runner|checkpoint)/", r"^worker/schedule/(?!form\.h)", GRPC, CUDA],
     "worker/sampling": [r"^(gateway|tokenizer_svc)/", r"^worker/(engine|rpc|cache|model|runner)/", GRPC],
     "worker/engine": [r"^(gateway|tokenizer_svc)/", r"^worker/(rpc|model|device|checkpoint)/", GRPC, CUDA],
     "worker/rpc": [r"^(gateway|tokenizer_svc)/", r"^worker/(model|device|checkpoint|cache)/", r"^worker/schedule/(?!generation\.h)", CUDA],

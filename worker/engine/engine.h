@@ -61,6 +61,9 @@ class Engine {
   absl::Status ExtendMaxTokens(std::string request_id, int32_t additional_tokens, ControlDone done);
   absl::Status Rewind(std::string request_id, worker::Rewind rewind, ControlDone done);
 
+  // A mask has come that an idle engine may be waiting for.
+  void Wake() { mailbox_.Wake(); }
+
   LoadSnapshot load() const;
   absl::Time last_beat() const;
 

@@ -47,6 +47,11 @@ void Mailbox::Close(const absl::Status& why) {
   if (closed_.ok()) closed_ = why;
 }
 
+void Mailbox::Wake() {
+  absl::MutexLock lock(&mutex_);
+  woken_ = true;
+}
+
 void Mailbox::Stop() {
   absl::MutexLock lock(&mutex_);
   stop_ = true;
@@ -64,6 +69,7 @@ bool Mailbox::Take(absl::Time until, std::vector<Mail>* mail) {
     mutex_.AwaitWithDeadline(absl::Condition(this, &Mailbox::HasWork), until);
   }
   mail->swap(mail_);
+  woken_ = false;
   controls_ = 0;
   return !stop_;
 }

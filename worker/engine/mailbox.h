@@ -75,13 +75,15 @@ class Mailbox {
   absl::Status Post(Mail control);
   // From now on everything but aborts is refused with `why`. The first reason stays.
   void Close(const absl::Status& why);
+  // Take returns, now or when it is called next: something else than mail has come.
+  void Wake();
   // Wakes Take.
   void Stop();
   // Waits until every request that was let in has left. False = `deadline` came first.
   bool AwaitEmpty(absl::Time deadline);
 
   // ---- Engine thread ----
-  // Swaps what has come into `mail` (cleared first); waits for some, for Stop or for `until`.
+  // Swaps what has come into `mail` (cleared first); waits for some, for Wake, Stop or `until`.
   // False = stop.
   bool Take(absl::Time until, std::vector<Mail>* mail);
   // Whether `serial` is the request in flight under this id.
@@ -90,7 +92,9 @@ class Mailbox {
   void Release(const Dequeued& dequeued, const std::vector<std::string>& ended_ids);
 
  private:
-  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !mail_.empty(); }
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stop_ || woken_ || !mail_.empty();
+  }
   bool IsEmpty() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return in_flight_.empty(); }
 
   const MailboxLimits limits_;
@@ -102,6 +106,7 @@ class Mailbox {
   int64_t queued_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   int32_t controls_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status closed_ ABSL_GUARDED_BY(mutex_);
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

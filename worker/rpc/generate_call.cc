@@ -17,18 +17,28 @@ constexpr size_t kCoalesceDepth = 16;
 }  // namespace
 
 void GenerateCall::Begin(Engine* engine, GenerationRequest request, absl::Time deadline) {
-  self_ = shared_from_this();
-  engine_ = engine;
-  request_id_ = request.request_id;
-  deadline_ = deadline;
+  Hold();
+  const std::string request_id = request.request_id;
+  {
+    absl::MutexLock lock(&mutex_);
+    engine_ = engine;
+    request_id_ = request_id;
+    deadline_ = deadline;
+  }
   request.sink = self_;
   const absl::StatusOr<RequestSerial> serial = engine->Submit(std::move(request));
   if (!serial.ok()) return Refuse(serial.status());
-  serial_ = *serial;
+  bool cancelled = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    serial_ = *serial;
+    cancelled = cancelled_;
+  }
+  if (cancelled) engine->Abort(request_id, *serial, absl::CancelledError("the caller is gone"));
 }
 
 void GenerateCall::Refuse(const absl::Status& status) {
-  self_ = shared_from_this();
+  Hold();
   {
     absl::MutexLock lock(&mutex_);
     writing_ = true;
@@ -109,11 +119,22 @@ void GenerateCall::Advance() {
 }
 
 void GenerateCall::OnCancel() {
-  if (engine_ == nullptr || serial_ == 0) return;
-  const absl::Status why = absl::Now() >= deadline_
-                               ? absl::DeadlineExceededError("the call's deadline has passed")
-                               : absl::CancelledError("the caller is gone");
-  engine_->Abort(request_id_, serial_, why);
+  Engine* engine = nullptr;
+  std::string request_id;
+  RequestSerial serial = 0;
+  absl::Status why = absl::CancelledError("the caller is gone");
+  {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+    if (serial_ == 0) return;  // Begin looks
+    engine = engine_;
+    request_id = request_id_;
+    serial = serial_;
+    if (absl::Now() >= deadline_) {
+      why = absl::DeadlineExceededError("the call's deadline has passed");
+    }
+  }
+  engine->Abort(std::move(request_id), serial, std::move(why));
 }
 
 void GenerateCall::OnDone() { self_.reset(); }

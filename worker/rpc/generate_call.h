@@ -44,6 +44,8 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   GenerateCall(StreamWriter* writer, DoorObserver* observer)
       : writer_(writer), observer_(observer) {}
 
+  // Begin or Refuse will follow, later and on any thread.
+  void Hold() { self_ = shared_from_this(); }
   // Hands the request to the engine, or refuses the call with the engine's answer.
   void Begin(Engine* engine, GenerationRequest request, absl::Time deadline);
   void Refuse(const absl::Status& status);
@@ -67,14 +69,15 @@ class GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   StreamWriter* const writer_;
   DoorObserver* const observer_;
   std::shared_ptr<GenerateCall> self_;
-  // Set by Begin, before gRPC can call anything.
-  Engine* engine_ = nullptr;
-  std::string request_id_;
-  RequestSerial serial_ = 0;
-  absl::Time deadline_;
 
   v1::GenerateResponse response_;  // of the token's holder
   absl::Mutex mutex_;
+  // Set by Begin.
+  Engine* engine_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::string request_id_ ABSL_GUARDED_BY(mutex_);
+  RequestSerial serial_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time deadline_ ABSL_GUARDED_BY(mutex_);
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<TokenEvent> events_ ABSL_GUARDED_BY(mutex_);
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);

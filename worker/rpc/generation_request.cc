@@ -281,7 +281,10 @@ int MaxRequestBytes(const RequestLimits& limits) {
   // sequences and of 2,048 lists of breakers, and short strings: 64 KiB hold it.
   const int64_t ids = int64_t{limits.context_tokens} + 3 * int64_t{limits.vocabulary_size} +
                       kMaxSpanningIds + kMaxBannedIds;
-  return static_cast<int>(std::min<int64_t>(5 * ids + (64 << 10), 1 << 30));
+  const int64_t generate = 5 * ids + (64 << 10) + static_cast<int64_t>(kMaxFormBytes);
+  // Or a vocabulary: 32 bytes a token are more than any has.
+  const int64_t vocabulary = 32 * int64_t{limits.vocabulary_size} + (64 << 10);
+  return static_cast<int>(std::min<int64_t>(std::max(generate, vocabulary), 1 << 30));
 }
 
 absl::Status CheckRequestId(const std::string& request_id) {
@@ -335,6 +338,25 @@ absl::StatusOr<GenerationRequest> ToGeneration(const v1::GenerateRequest& messag
   out.priority = message.priority();
   out.deadline = deadline;
   return out;
+}
+
+absl::StatusOr<FormSpec> ToFormSpec(const v1::Structure& message) {
+  FormSpec spec;
+  switch (message.form_case()) {
+    case v1::Structure::kJsonSchema:
+      spec = {.kind = FormSpec::Kind::kJsonSchema, .text = message.json_schema()};
+      break;
+    case v1::Structure::kRegex:
+      spec = {.kind = FormSpec::Kind::kRegex, .text = message.regex()};
+      break;
+    case v1::Structure::kGrammar:
+      spec = {.kind = FormSpec::Kind::kGrammar, .text = message.grammar()};
+      break;
+    case v1::Structure::FORM_NOT_SET:
+      return Bad("structure", "no form is set");
+  }
+  spec.begins_after = message.begins_after();
+  return spec;
 }
 
 absl::StatusOr<std::vector<TokenId>> ToForcedIds(const v1::ControlRequest::ForceIds& message,

@@ -10,6 +10,7 @@
 
 #include "behemoth/worker/v1/worker.pb.h"
 #include "worker/schedule/generation.h"
+#include "worker/structure/compiled_form.h"
 
 namespace behemoth::worker {
 
@@ -29,6 +30,9 @@ int MaxRequestBytes(const RequestLimits& limits);
 absl::StatusOr<GenerationRequest> ToGeneration(const v1::GenerateRequest& message,
                                                const RequestLimits& limits, absl::Time deadline,
                                                uint64_t drawn_seed);
+
+// `structure` as the form that is to be compiled. INVALID_ARGUMENT: none is set.
+absl::StatusOr<FormSpec> ToFormSpec(const v1::Structure& message);
 
 // The request_id of any message: 1..128 bytes of [A-Za-z0-9._:-].
 absl::Status CheckRequestId(const std::string& request_id);

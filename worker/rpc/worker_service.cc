@@ -41,6 +41,10 @@ absl::StatusOr<absl::Duration> IntervalOf(const v1::WatchLoadRequest& request) {
   return interval;
 }
 
+absl::Status NoForms() {
+  return absl::UnimplementedError("structure: not on this worker's device");
+}
+
 // A stream that ends with its first word.
 class Refusal : public grpc::ServerWriteReactor<v1::WatchLoadResponse> {
  public:
@@ -74,12 +78,34 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* WorkerService::Generate(
   }
   absl::StatusOr<GenerationRequest> generation =
       ToGeneration(*request, limits_, deadline, DrawSeed());
-  if (generation.ok()) {
+  if (generation.ok() && request->has_structure()) {
+    BeginStructured(call, *engine, *std::move(generation), request->structure(), deadline);
+  } else if (generation.ok()) {
     call->Begin(*engine, *std::move(generation), deadline);
   } else {
     call->Refuse(generation.status());
   }
   return call.get();
+}
+
+// The forms come at once if they are kept, else from a compiling thread.
+void WorkerService::BeginStructured(const std::shared_ptr<GenerateCall>& call, Engine* engine,
+                                    GenerationRequest request, const v1::Structure& structure,
+                                    absl::Time deadline) {
+  call->Hold();
+  if (forms_ == nullptr) return call->Refuse(NoForms());
+  absl::StatusOr<FormSpec> spec = ToFormSpec(structure);
+  if (!spec.ok()) return call->Refuse(spec.status());
+  const std::vector<TokenId> stop_ids = request.sampling.stop_ids;
+  const int32_t count = request.num_sequences;
+  const absl::Status made = forms_->Make(*std::move(spec), stop_ids, count,
+                                         [call, engine, request = std::move(request), deadline](
+                                             absl::StatusOr<FormCompiler::Forms> forms) mutable {
+                                           if (!forms.ok()) return call->Refuse(forms.status());
+                                           request.forms = *std::move(forms);
+                                           call->Begin(engine, std::move(request), deadline);
+                                         });
+  if (!made.ok()) call->Refuse(made);
 }
 
 absl::Status WorkerService::Act(const v1::ControlRequest& request, ControlDone done) {
@@ -126,6 +152,22 @@ grpc::ServerUnaryReactor* WorkerService::Control(grpc::CallbackServerContext* co
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   const auto finish = [reactor](const absl::Status& s) { reactor->Finish(support::ToGrpc(s)); };
   if (const absl::Status sent = Act(*request, finish); !sent.ok()) finish(sent);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* WorkerService::SetVocabulary(grpc::CallbackServerContext* context,
+                                                       const v1::SetVocabularyRequest* request,
+                                                       v1::SetVocabularyResponse*) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto finish = [reactor](const absl::Status& s) { reactor->Finish(support::ToGrpc(s)); };
+  absl::Status set = ReadyEngine().status();
+  if (set.ok() && forms_ == nullptr) set = NoForms();
+  if (set.ok()) {
+    set = forms_->SetVocabulary({request->tokens().begin(), request->tokens().end()},
+                                {request->control_ids().begin(), request->control_ids().end()},
+                                finish);
+  }
+  if (!set.ok()) finish(set);
   return reactor;
 }
 

@@ -15,6 +15,7 @@
 #include "worker/rpc/load_feed.h"
 #include "worker/rpc/status_board.h"
 #include "worker/rpc/stream_writer.h"
+#include "worker/structure/form_compiler.h"
 
 namespace behemoth::worker {
 
@@ -24,14 +25,20 @@ class WorkerService : public v1::WorkerService::CallbackService {
   WorkerService(const RequestLimits& limits, const StatusBoard* board, LoadFeed* feed,
                 StreamWriter* writer, DoorObserver* observer);
 
-  // Once, when the engine runs. It outlives the server.
-  void Attach(Engine* engine) { engine_.store(engine, std::memory_order_release); }
+  // Once, when the engine runs. Both outlive the server. `forms` null: the device knows no masks.
+  void Attach(Engine* engine, FormCompiler* forms) {
+    forms_ = forms;
+    engine_.store(engine, std::memory_order_release);
+  }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
   grpc::ServerUnaryReactor* Control(grpc::CallbackServerContext* context,
                                     const v1::ControlRequest* request,
                                     v1::ControlResponse* response) override;
+  grpc::ServerUnaryReactor* SetVocabulary(grpc::CallbackServerContext* context,
+                                          const v1::SetVocabularyRequest* request,
+                                          v1::SetVocabularyResponse* response) override;
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override;
@@ -40,6 +47,9 @@ class WorkerService : public v1::WorkerService::CallbackService {
 
  private:
   absl::StatusOr<Engine*> ReadyEngine() const;
+  void BeginStructured(const std::shared_ptr<GenerateCall>& call, Engine* engine,
+                       GenerationRequest request, const v1::Structure& structure,
+                       absl::Time deadline);
   absl::Status Act(const v1::ControlRequest& request, ControlDone done);
 
   const RequestLimits limits_;
@@ -47,6 +57,7 @@ class WorkerService : public v1::WorkerService::CallbackService {
   LoadFeed* const feed_;
   StreamWriter* const writer_;
   DoorObserver* const observer_;
+  FormCompiler* forms_ = nullptr;  // set before engine_
   std::atomic<Engine*> engine_ = nullptr;
 };
 

@@ -26,6 +26,8 @@ class Form {
   virtual ~Form() = default;
   // Engine thread; never blocks. Tokens may come while it is working.
   virtual void Advance(TokenId token) = 0;
+  // The text is that of `tokens` now: a rewind has taken what followed.
+  virtual void Restart(std::vector<TokenId> tokens) = 0;
   virtual FormState state() const = 0;
   // Of the next token; only if ready.
   virtual std::shared_ptr<const TokenMask> mask() const = 0;

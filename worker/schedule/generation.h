@@ -13,6 +13,7 @@
 
 #include "worker/ids.h"
 #include "worker/sampling/sampling_params.h"
+#include "worker/schedule/form.h"
 
 namespace behemoth::worker {
 
@@ -95,6 +96,7 @@ struct GenerationRequest {
   std::string fairness_key;
   int32_t priority = 0;
   absl::Time deadline = absl::InfiniteFuture();
+  std::vector<std::shared_ptr<Form>> forms;  // of each sequence, ready; empty = any text
   std::shared_ptr<TokenSink> sink;
 };
 

@@ -64,6 +64,7 @@ void Scheduler::Submit(GenerationRequest spec, absl::Time now) {
     sequence.index = static_cast<int32_t>(i);
     sequence.tokens = request->spec.prompt;
     sequence.last_token_at = now;
+    if (!request->spec.forms.empty()) sequence.form = request->spec.forms[i];
   }
   if (request->spec.deadline != absl::InfiniteFuture()) {
     deadlines_.emplace(request->spec.deadline, request);
@@ -218,6 +219,9 @@ void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   const size_t room = static_cast<size_t>(request->spec.max_tokens - sequence.output());
   sequence.forced.resize(std::min(sequence.forced.size(), room));
   sequence.tokens.insert(sequence.tokens.end(), sequence.forced.begin(), sequence.forced.end());
+  if (sequence.form != nullptr) {
+    for (const TokenId id : sequence.forced) AdvanceForm(sequence, id);
+  }
   // The slot counts what it sampled; these it has not seen.
   sequence.needs_binding = true;
   TokensEvent event{.ids = std::exchange(sequence.forced, {})};
@@ -227,6 +231,11 @@ void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   if (sequence.output() >= request->spec.max_tokens) {
     Finish(sequence, FinishReason::kLength, std::nullopt, now);
   }
+}
+
+void Scheduler::AdvanceForm(Sequence& sequence, TokenId token) {
+  sequence.form->Advance(token);
+  if (std::exchange(sequence.form_ready, false)) unsettled_forms_.push_back(&sequence);
 }
 
 // ---- Ends -------------------------------------------------------------------------------------

@@ -135,10 +135,12 @@ class Scheduler {
   void AppendForcedIfKnown(Sequence& sequence, absl::Time now);
   void AppendForced(Sequence& sequence, absl::Time now);
   void EmitTokens(Sequence& sequence, TokensEvent event, absl::Time now);
+  void AdvanceForm(Sequence& sequence, TokenId token);
 
   // scheduler_rewind.cc
   absl::Status CheckRewind(const Sequence& sequence, const worker::Rewind& rewind) const;
   void TakeBack(Sequence& sequence, int32_t keep_tokens);
+  void RestartForm(Sequence& sequence);
   std::shared_ptr<const SamplingParams> SamplingOf(Sequence& sequence);
   void Park(Request* request, absl::Time now);
   void Unpark(Request* request);
@@ -146,6 +148,7 @@ class Scheduler {
   // scheduler_plan.cc
   void PurgeRetired();
   void ExpireDeadlines(absl::Time now);
+  void SettleForms(absl::Time now);
   void ReportProgress(absl::Time now);
   bool WantsDecodeRow(const Sequence& sequence) const;
   int32_t DecodeTokens(const Sequence& sequence) const;
@@ -181,7 +184,8 @@ class Scheduler {
   std::vector<std::unique_ptr<Request>> retired_;  // closed; rows may be in flight
   std::set<std::pair<absl::Time, Request*>> deadlines_;
   std::set<std::pair<absl::Time, Request*>> parked_;
-  std::vector<Sequence*> running_;  // in order of admission
+  std::vector<Sequence*> running_;          // in order of admission
+  std::vector<Sequence*> unsettled_forms_;  // whose masks are being computed
   std::vector<SlotId> free_slots_;
 
   std::vector<PlannedStep> steps_;  // a ring of pipeline_depth

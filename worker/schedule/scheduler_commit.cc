@@ -84,7 +84,11 @@ void Scheduler::AcceptToken(Sequence& sequence, const SampleResult& sample, absl
   Request* request = sequence.request;
   if (!sample.finite) {
     observer_->OnNonFinite();
-    return Abort(request, absl::InternalError("the model's logits are not finite"));
+    return Abort(request, absl::InternalError(
+                              sequence.form == nullptr
+                                  ? "the model's logits are not finite"
+                                  : "no token is left that structure, masks and bias allow, or the "
+                                    "model's logits are not finite"));
   }
   const SamplingParams& sampling = *request->sampling;
   const int32_t before = sequence.known() - request->prompt_tokens();
@@ -106,8 +110,9 @@ void Scheduler::AcceptToken(Sequence& sequence, const SampleResult& sample, absl
     Finish(sequence, FinishReason::kStop, sample.token, now);
   } else if (before + 1 >= request->spec.max_tokens) {
     Finish(sequence, FinishReason::kLength, std::nullopt, now);
-  } else if (!sequence.forced.empty() && sequence.pending == 0) {
-    AppendForced(sequence, now);
+  } else {
+    if (sequence.form != nullptr) AdvanceForm(sequence, sample.token);
+    if (!sequence.forced.empty() && sequence.pending == 0) AppendForced(sequence, now);
   }
 }
 

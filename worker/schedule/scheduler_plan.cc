@@ -9,6 +9,7 @@ const StepPlan& Scheduler::PlanStep(absl::Time now) {
   BEHEMOTH_CHECK(steps_in_flight_ < config_.pipeline_depth, "commit the oldest step first");
   PurgeRetired();
   ExpireDeadlines(now);
+  SettleForms(now);
 
   planning_ = &steps_[next_step_];
   StepPlan& plan = planning_->plan;
@@ -39,6 +40,7 @@ const StepPlan& Scheduler::PlanStep(absl::Time now) {
 }
 
 void Scheduler::PurgeRetired() {
+  std::erase_if(unsettled_forms_, [](const Sequence* sequence) { return sequence->ended(); });
   std::erase_if(retired_, [](const auto& request) { return request->rows_in_flight == 0; });
 }
 
@@ -49,6 +51,23 @@ void Scheduler::ExpireDeadlines(absl::Time now) {
   while (!parked_.empty() && parked_.begin()->first <= now) {
     Close(parked_.begin()->second, absl::OkStatus());
   }
+}
+
+// Forms are asked here alone, so that a mask that comes meanwhile changes nothing in this step.
+void Scheduler::SettleForms(absl::Time now) {
+  std::erase_if(unsettled_forms_, [&](Sequence* sequence) {
+    if (sequence->ended()) return true;
+    const FormState state = sequence->form->state();
+    if (state == FormState::kWorking) return false;
+    sequence->form_ready = true;
+    if (state == FormState::kComplete) {
+      Finish(*sequence, FinishReason::kStop, std::nullopt, now);
+    } else if (state == FormState::kFailed) {
+      Abort(sequence->request,
+            absl::InvalidArgumentError("structure: the text has left it, or nothing can follow"));
+    }
+    return true;
+  });
 }
 
 void Scheduler::ReportProgress(absl::Time now) {
@@ -76,7 +95,7 @@ bool Scheduler::WantsDecodeRow(const Sequence& sequence) const {
   // which takes that the token is known.
   if (sequence.bound_to_bans && sequence.pending > 0) return false;
   return sequence.state == SequenceState::kDecoding && sequence.forced.empty() &&
-         sequence.length() > sequence.planned &&
+         sequence.length() > sequence.planned && sequence.may_sample() &&
          sequence.output() < sequence.request->spec.max_tokens;
 }
 
@@ -211,7 +230,9 @@ void Scheduler::PlanPrefills(int32_t budget, absl::Time now) {
     } else {
       break;
     }
-    const int32_t tokens = std::min(left, sequence->length() - sequence->planned);
+    const int32_t missing = sequence->length() - sequence->planned;
+    const int32_t tokens = std::min(left, missing);
+    if (tokens == missing && !sequence->may_sample()) continue;  // its last row samples
     left -= tokens;
     planning_->load.prompt_tokens += tokens;
     planning_->load.attended += ChunkSize::Attended(tokens, sequence->planned);
@@ -224,7 +245,7 @@ bool Scheduler::Admit(Sequence& sequence, absl::Time now) {
   Request* request = sequence.request;
   const int32_t slots = request->forked ? 1 : request->spec.num_sequences;
   // A token of a step in flight is still to come: it belongs to what has to be computed.
-  if (sequence.pending > 0) return false;
+  if (sequence.pending > 0 || !sequence.may_sample()) return false;
   if (free_slots_.size() < static_cast<size_t>(slots) || !TakeBlocks(sequence)) return false;
   LeaveQueue(sequence);
   Transition(sequence, SequenceState::kPrefilling);
@@ -362,7 +383,11 @@ void Scheduler::Fork(Sequence& leader, int32_t row) {
 
 void Scheduler::EmitSample(Sequence& sequence, int32_t row, int32_t position) {
   Bind(sequence);
-  planning_->plan.samples.push_back({.row = row, .slot = *sequence.slot, .position = position});
+  planning_->plan.samples.push_back(
+      {.row = row,
+       .slot = *sequence.slot,
+       .position = position,
+       .mask = sequence.form == nullptr ? nullptr : sequence.form->mask()});
   planning_->samples.push_back(&sequence);
   ++sequence.pending;
   FairQueue::Charge(sequence.request->share, FairQueue::kSampleWork);

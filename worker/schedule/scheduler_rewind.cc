@@ -75,6 +75,7 @@ void Scheduler::TakeBack(Sequence& sequence, int32_t keep_tokens) {
       sequence.state == SequenceState::kWaiting && (sequence.index == 0 || request->forked);
   if (queued) LeaveQueue(sequence);
   sequence.tokens.resize(request->spec.prompt.size() + static_cast<size_t>(keep_tokens));
+  if (sequence.form != nullptr) RestartForm(sequence);
   std::erase_if(sequence.bans, [&](const PositionBan& b) { return b.position > keep_tokens; });
   if (sequence.running()) {
     Requeue(sequence);
@@ -86,6 +87,14 @@ void Scheduler::TakeBack(Sequence& sequence, int32_t keep_tokens) {
     Transition(sequence, SequenceState::kWaiting);
     if (sequence.index == 0 || request->forked) Enqueue(sequence);
   }
+}
+
+void Scheduler::RestartForm(Sequence& sequence) {
+  const auto output = sequence.tokens.begin() + sequence.request->prompt_tokens();
+  sequence.form->Restart({output, sequence.tokens.end()});
+  sequence.form_ready = false;
+  std::erase(unsettled_forms_, &sequence);
+  unsettled_forms_.push_back(&sequence);
 }
 
 // The request's own, or with the bans of the position that is sampled next.

@@ -61,6 +61,8 @@ struct Sequence {
   int32_t voided = 0;           // sampled by steps in flight that a rewind has overtaken
   std::vector<TokenId> forced;  // to be appended as soon as nothing is pending
   std::vector<PositionBan> bans;  // by position, ascending; none behind the output's end
+  std::shared_ptr<Form> form;     // null = any text
+  bool form_ready = true;         // its mask is of the known tokens; as of the last PlanStep
 
   std::vector<BlockId> blocks;  // the table covering [0, planned)
   bool shares_prompt = false;   // its first blocks are those that its leader's rows filled
@@ -81,6 +83,9 @@ struct Sequence {
 
   int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   int32_t length() const { return known() + pending; }
+  // A token can be sampled now: without a form always; with one, if the token before it is known
+  // and the mask is there.
+  bool may_sample() const { return form == nullptr || (form_ready && pending == 0); }
   int32_t output() const;  // tokens after the prompt, pending ones included
   bool ended() const { return state >= SequenceState::kFinished; }
   bool running() const {

@@ -14,6 +14,7 @@
 
 #include "worker/ids.h"
 #include "worker/sampling/sampling_params.h"
+#include "worker/schedule/form.h"
 #include "worker/schedule/generation.h"
 
 namespace behemoth::worker {
@@ -59,6 +60,7 @@ struct StepSample {
   int32_t row = 0;
   SlotId slot{};
   int32_t position = 0;  // of the sampled token in its sequence: part of the Philox key
+  std::shared_ptr<const TokenMask> mask;  // what its form allows; null = it has none
 };
 
 struct StepPlan {

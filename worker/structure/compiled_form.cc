@@ -91,6 +91,8 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
     text = *std::move(plain);
     atoms = ExpandedAtoms(text, PatternSyntax::kRegex);
   } else {
+    absl::Status classes = CheckGrammarClasses(text);
+    if (!classes.ok()) return Bad(spec, classes.message());
     atoms = ExpandedAtoms(text, PatternSyntax::kGrammar);
   }
   if (atoms > kMaxFormAtoms) {
@@ -124,7 +126,8 @@ void CompiledForm::ComputeFreeMasks(char last) {
       size_t matched = state;
       const size_t end = marker_.Find(text, &matched);
       if (end == std::string_view::npos || end == text.size()) continue;
-      if (matcher.AcceptString(text.substr(end))) {
+      const std::string behind = text.substr(end);
+      if (WalkUtf8(kUtf8Start, behind) != kUtf8Broken && matcher.AcceptString(behind)) {
         matcher.Rollback(1);
       } else {
         free_masks_[state][static_cast<size_t>(id) / 32] &= ~(1u << (id % 32));

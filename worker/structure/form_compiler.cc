@@ -16,6 +16,7 @@ FormCompiler::FormCompiler(const FormCompilerConfig& config, std::function<void(
       compilations_(config.compile_threads, kQueue) {}
 
 void FormCompiler::Stop() {
+  stopping_ = true;
   compilations_.Stop();
   masks_.Stop();
 }
@@ -61,6 +62,7 @@ absl::Status FormCompiler::Make(FormSpec spec, std::vector<TokenId> stop_ids, in
   const bool posted =
       compilations_.Post([this, words, spec = std::move(spec), key = std::move(key),
                           stop_ids = std::move(stop_ids), count, done = std::move(done)]() mutable {
+        if (stopping_) return done(absl::UnavailableError("the worker is stopping"));
         auto form = Find(key);  // compiled while this one waited
         if (form == nullptr) {
           auto compiled = CompiledForm::Compile(spec, words);

@@ -12,6 +12,7 @@
 #include <absl/status/statusor.h>
 #include <absl/synchronization/mutex.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -52,7 +53,7 @@ class FormCompiler {
   // RESOURCE_EXHAUSTED. `done`'s own: INVALID_ARGUMENT "structure.*: ...".
   absl::Status Make(FormSpec spec, std::vector<TokenId> stop_ids, int32_t count, Done done);
 
-  // Joins the threads; what was not compiled yet is never answered. Before anything that `done`s
+  // What was not compiled yet hears UNAVAILABLE; joins the threads. Before anything that `done`s
   // point at ends.
   void Stop();
 
@@ -76,6 +77,7 @@ class FormCompiler {
   std::shared_ptr<const Vocabulary> vocabulary() const;
 
   const FormCompilerConfig config_;
+  std::atomic<bool> stopping_ = false;
   const std::function<void()> wake_;
   mutable absl::Mutex mutex_;
   std::shared_ptr<const Vocabulary> vocabulary_ ABSL_GUARDED_BY(mutex_);

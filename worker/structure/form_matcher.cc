@@ -17,13 +17,17 @@ bool FormMatcher::Accept(TokenId token) {
   const std::string& text = form_->vocabulary().text(token);
   if (lost_) return false;
   if (begun_) {
-    lost_ = !text.empty() && !matcher_.AcceptString(text);
-    return !lost_;
+    return Follow(text);
   }
   const size_t end = form_->marker().Find(text, &marker_matched_);
   if (end == std::string::npos) return true;
   begun_ = true;
-  lost_ = !matcher_.AcceptString(text.substr(end));
+  return Follow(text.substr(end));
+}
+
+bool FormMatcher::Follow(const std::string& text) {
+  utf8_ = WalkUtf8(utf8_, text);
+  lost_ = utf8_ == kUtf8Broken || (!text.empty() && !matcher_.AcceptString(text));
   return !lost_;
 }
 
@@ -47,6 +51,8 @@ FormState FormMatcher::Fill(TokenMask* mask) {
     word &= (uint32_t{1} << (end % 32)) - 1;
     mask->resize(vocabulary.mask_words());
     std::memcpy(mask->data(), words_.data(), mask->size() * sizeof(uint32_t));
+    const std::vector<uint32_t>& utf8 = vocabulary.utf8_mask(utf8_);
+    for (size_t i = 0; i < mask->size(); ++i) (*mask)[i] &= utf8[i];
   } else {
     *mask = form_->free_mask(marker_matched_);
   }

@@ -4,6 +4,7 @@
 #include <xgrammar/matcher.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "worker/schedule/form.h"
@@ -23,10 +24,13 @@ class FormMatcher {
   FormState Fill(TokenMask* mask);
 
  private:
+  bool Follow(const std::string& text);
+
   const std::shared_ptr<const CompiledForm> form_;
   const std::vector<TokenId> stop_ids_;
-  bool begun_;                 // behind the marker
-  size_t marker_matched_ = 0;  // before
+  bool begun_;                   // behind the marker
+  size_t marker_matched_ = 0;    // before
+  Utf8State utf8_ = kUtf8Start;  // behind
   bool lost_ = false;
   xgrammar::GrammarMatcher matcher_;
   std::vector<int32_t> words_;  // of xgrammar's vocabulary, which has one id more

@@ -72,18 +72,20 @@ class Rewriter {
     return Bad("a quote, a backslash or a control character in a string is not supported");
   }
 
+  static absl::Status BeyondAscii() {
+    return Bad("a class of characters beyond ASCII is not supported");
+  }
+
   // Outside of a class.
   absl::Status Escape() {
     if (at_ + 1 >= in_.size()) return Bad("ends with a backslash");
     const char kind = in_[at_ + 1];
     at_ += 2;
     if (kind == 'D' || kind == 'W' || kind == 'S') {
-      constexpr absl::string_view kDigit = "0-9", kWord = "a-zA-Z0-9_", kSpace = R"( \t\n\r\f\v)";
-      out_ += absl::StrCat("[^",
-                           kind == 'D'   ? kDigit
-                           : kind == 'W' ? kWord
-                                         : kSpace,
-                           json_ ? kUnsafe : "", "]");
+      // Beyond ASCII not everybody agrees; neither quote nor backslash, so that JSON takes it too.
+      out_ += kind == 'D'   ? R"([\x20\x21\x23-\x2f\x3a-\x5b\x5d-\x7e])"
+              : kind == 'W' ? R"([\x20\x21\x23-\x2f\x3a-\x40\x5b\x5d\x5e\x60\x7b-\x7e])"
+                            : R"([\x21\x23-\x5b\x5d-\x7e])";
       return absl::OkStatus();
     }
     if (kind == 's') {
@@ -145,6 +147,7 @@ class Rewriter {
 
   absl::Status Member(bool negated) {
     const char c = in_[at_];
+    if (static_cast<unsigned char>(c) >= 0x80) return BeyondAscii();
     if (c == '[') {
       out_ += "\\[";
       ++at_;
@@ -157,8 +160,7 @@ class Rewriter {
                          std::isalnum(static_cast<unsigned char>(in_[at_ + 2])) &&
                          !(std::isupper(static_cast<unsigned char>(c)) &&
                            std::islower(static_cast<unsigned char>(in_[at_ + 2])));
-      const bool beyond = static_cast<unsigned char>(c) >= 0x80;
-      if (!plain && !beyond) {
+      if (!plain) {
         return Bad("a range in a string's class must be of letters or digits");
       }
     }
@@ -184,7 +186,13 @@ class Rewriter {
     if (json_ && !negated && at_ < in_.size() && in_[at_] == '-') {
       return Bad("a range in a string's class must be of letters or digits");
     }
-    return Character(kind);
+    const size_t before = out_.size();
+    if (absl::Status bad = Character(kind); !bad.ok()) return bad;
+    // Written as \uXXXX.
+    const bool ascii = kind != 'u' && kind != 'x'
+                           ? true
+                           : out_.compare(before, 4, "\\u00") == 0 && out_[before + 4] < '8';
+    return ascii ? absl::OkStatus() : BeyondAscii();
   }
 
   std::string_view in_;
@@ -193,7 +201,33 @@ class Rewriter {
   std::string out_;
 };
 
+// Of an escape in a class, "\x80" on; `text` begins behind the backslash.
+bool EscapesBeyondAscii(std::string_view text) {
+  if (text.starts_with('x')) return text.size() > 1 && text[1] >= '8';
+  if (text.starts_with('u')) return !text.starts_with("u00") || (text.size() > 3 && text[3] >= '8');
+  return text.starts_with('U');
+}
+
 }  // namespace
+
+absl::Status CheckGrammarClasses(std::string_view grammar) {
+  char within = 0;
+  for (size_t i = 0; i < grammar.size(); ++i) {
+    const char c = grammar[i];
+    if (within == ']' && (static_cast<unsigned char>(c) >= 0x80 ||
+                          (c == '\\' && EscapesBeyondAscii(grammar.substr(i + 1))))) {
+      return Bad("a class of characters beyond ASCII is not supported");
+    }
+    if (c == '\\') {
+      ++i;
+    } else if (within != 0) {
+      if (c == within) within = 0;
+    } else if (c == '[' || c == '"' || c == '#') {
+      within = c == '[' ? ']' : c == '"' ? '"' : '\n';
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::string> PlainRegex(std::string_view regex) {
   return Rewriter(regex, false).Run();

@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -121,6 +122,7 @@ class Converter {
  public:
   absl::StatusOr<json> Convert(const json& schema, const std::string& path, int depth) {
     if (depth > kMaxDepth) return Bad(path, "nested too deep");
+    ++atoms;
     if (schema.is_boolean() && schema.get<bool>()) return json::object();
     if (!schema.is_object()) return Bad(path, "must be a schema that something fits");
     auto out = Restriction(schema, path, depth);
@@ -155,7 +157,6 @@ class Converter {
   }
 
   absl::StatusOr<json> Restriction(const json& schema, const std::string& path, int depth) {
-    ++atoms;
     if (schema.contains("$ref")) return Reference(schema, path);
     if (schema.contains("enum") || schema.contains("const")) return Values(schema, path);
     if (schema.contains("anyOf")) return AnyOf(schema, path, depth, "anyOf");
@@ -379,7 +380,11 @@ class Converter {
   absl::StatusOr<json> Number(const json& schema, const std::string& type,
                               const std::string& path) {
     Keywords known = {"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"};
-    if (absl::Status bad = Only(schema, path, known); !bad.ok()) return bad;
+    // xgrammar's ranges of decimal numbers let others through (1.306 for [0, 1]).
+    if (absl::Status bad = Only(schema, path, type == "number" ? Keywords{"type"} : known);
+        !bad.ok()) {
+      return bad;
+    }
     json out{{"type", type}};
     for (const std::string_view known_name : known) {
       const std::string name(known_name);
@@ -387,6 +392,28 @@ class Converter {
       if (name == "type" || found == schema.end()) continue;
       if (!found->is_number()) return Bad(path, absl::StrCat(name, " must be a number"));
       out[name] = *found;
+    }
+    if (type == "integer") {
+      // xgrammar's ranges are right where both ends are given.
+      constexpr int64_t kFar = 1'000'000'000'000'000;
+      int64_t low = -kFar, high = kFar;
+      for (const auto& [name, value] : out.items()) {
+        if (name == "type") continue;
+        const double bound = value.get<double>();
+        if (std::abs(bound) > static_cast<double>(kFar)) {
+          return Bad(path, absl::StrCat(name, " is too far from zero"));
+        }
+        if (name == "minimum") low = std::max(low, static_cast<int64_t>(std::ceil(bound)));
+        if (name == "maximum") high = std::min(high, static_cast<int64_t>(std::floor(bound)));
+        if (name == "exclusiveMinimum") {
+          low = std::max(low, static_cast<int64_t>(std::floor(bound)) + 1);
+        }
+        if (name == "exclusiveMaximum") {
+          high = std::min(high, static_cast<int64_t>(std::ceil(bound)) - 1);
+        }
+      }
+      if (low > high) return Bad(path, "no integer fits");
+      if (out.size() > 1) out = json{{"type", type}, {"minimum", low}, {"maximum", high}};
     }
     atoms += 64;
     return out;
@@ -460,6 +487,13 @@ class Converter {
       return Bad(path, "patternProperties beside properties is not supported");
     }
     for (const auto& [key, value] : properties.items()) {
+      if (std::any_of(key.begin(), key.end(), [](char c) {
+            return static_cast<unsigned char>(c) < 0x20 || c == '"' || c == '\\';
+          })) {
+        return Bad(path,
+                   "a property's name with a quote, a backslash or a control character is "
+                   "not supported");
+      }
       auto one = Convert(value, absl::StrCat(path, "/properties/", key), depth + 1);
       if (!one.ok()) return one;
       out["properties"][key] = *std::move(one);

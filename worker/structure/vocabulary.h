@@ -10,13 +10,16 @@
 #include <vector>
 
 #include "worker/ids.h"
+#include "worker/structure/utf8_walk.h"
 
 namespace behemoth::worker {
 
 class Vocabulary {
  public:
   // `tokens` of every id; those of `control_ids` become empty: they are part of no text.
-  // INVALID_ARGUMENT: not `vocabulary_size` tokens, more than kMaxTokenBytes in one, unknown ids.
+  // A model may have more ids than its tokenizer: their texts are empty.
+  // INVALID_ARGUMENT: more than `vocabulary_size` tokens, more than kMaxTokenBytes in one, unknown
+  // ids.
   static constexpr size_t kMaxTokenBytes = 1024;
   static absl::StatusOr<std::shared_ptr<const Vocabulary>> Make(
       std::vector<std::string> tokens, const std::vector<uint32_t>& control_ids,
@@ -26,6 +29,8 @@ class Vocabulary {
   // In words of 32 ids.
   size_t mask_words() const { return (tokens_.size() + 31) / 32; }
   const std::string& text(TokenId id) const { return tokens_[static_cast<size_t>(id)]; }
+  // The tokens that go on as UTF-8 from that state; mask_words() words.
+  const std::vector<uint32_t>& utf8_mask(Utf8State state) const { return utf8_masks_[state]; }
   bool Equals(const std::vector<std::string>& tokens,
               const std::vector<uint32_t>& control_ids) const;
   // Has one id more than we have: size() stands for "the text may end here", whatever the request's
@@ -37,6 +42,7 @@ class Vocabulary {
 
   const std::vector<std::string> tokens_;
   const xgrammar::TokenizerInfo tokenizer_;
+  std::vector<uint32_t> utf8_masks_[kUtf8States];
 };
 
 }  // namespace behemoth::worker

@@ -16,11 +16,9 @@ bool WorkQueue::Post(absl::AnyInvocable<void()> work) {
 }
 
 void WorkQueue::Stop() {
-  std::deque<absl::AnyInvocable<void()>> dropped;
   {
     absl::MutexLock lock(&mutex_);
     stop_ = true;
-    dropped.swap(work_);
   }
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
@@ -32,7 +30,7 @@ void WorkQueue::Run() {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &WorkQueue::HasWork));
-      if (stop_) return;
+      if (work_.empty()) return;
       work = std::move(work_.front());
       work_.pop_front();
     }

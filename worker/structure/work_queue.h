@@ -1,5 +1,6 @@
 // A few threads and a bounded queue of work for them. Thread-safe.
-// Life: threads run from construction until Stop (or destruction), which drops what has not begun.
+// Life: threads run from construction until Stop (or destruction), which lets them finish what is
+// queued.
 #pragma once
 
 #include <absl/base/thread_annotations.h>
@@ -19,6 +20,7 @@ class WorkQueue {
 
   // False: full, or stopped.
   bool Post(absl::AnyInvocable<void()> work);
+  // From one thread at a time.
   void Stop();
 
  private:

@@ -115,7 +115,7 @@ void BM_HostStep(benchmark::State& state) {
                            .max_sequences = rows},
                           &board, &feed, &writer, &probe);
     engine.Start();
-    service.Attach(&engine);
+    service.Attach(&engine, nullptr);
     board.Enter(WorkerState::kWarming);
     board.Enter(WorkerState::kReady);
     auto server = support::GrpcServer::Start({.listen = "127.0.0.1:0"}, {&service}, &health);

@@ -128,7 +128,7 @@ WorkerFixture::~WorkerFixture() {
 }
 
 void WorkerFixture::EnterReady() {
-  service_->Attach(engine_.get());
+  service_->Attach(engine_.get(), nullptr);
   EXPECT_TRUE(board_.Enter(WorkerState::kWarming));
   EXPECT_TRUE(board_.Enter(WorkerState::kReady));
 }

@@ -167,8 +167,10 @@ class CpuBackend : public Backend {
         const std::span<float> row(Row(logits, i), static_cast<size_t>(logits.cols));
         const LogitRow& wanted = rows[i];
         if (pass == 0) {
+          const std::span<const uint32_t> allowed =
+              wanted.mask ? std::span<const uint32_t>(*wanted.mask) : std::span<const uint32_t>();
           SamplerState& slot = slots_[static_cast<size_t>(wanted.slot)];
-          step_.result.samples[wanted.result] = slot.Sample(row, wanted.position);
+          step_.result.samples[wanted.result] = slot.Sample(row, wanted.position, allowed);
         } else {
           step_.result.prompt_logprobs[wanted.prompt][wanted.result] =
               ScoreToken(row, wanted.successor, wanted.top_logprobs);

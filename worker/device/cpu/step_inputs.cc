@@ -28,7 +28,8 @@ absl::Status StepInputs::Load(const StepPlan& plan, const BackendSpec& spec,
     passes[0].push_back({.token = row.first_token + row.token_count - 1,
                          .result = static_cast<int32_t>(i),
                          .slot = sample.slot,
-                         .position = sample.position});
+                         .position = sample.position,
+                         .mask = sample.mask});
   }
   return absl::OkStatus();
 }

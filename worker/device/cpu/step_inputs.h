@@ -4,6 +4,7 @@
 #include <absl/status/status.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "worker/device/backend.h"
@@ -18,6 +19,7 @@ struct LogitRow {
   int32_t result = 0;  // place in StepResult::samples, or in prompt_logprobs[prompt]
   SlotId slot{};
   int32_t position = 0;
+  std::shared_ptr<const TokenMask> mask;
   int32_t prompt = 0;
   TokenId successor = 0;
   int32_t top_logprobs = 0;

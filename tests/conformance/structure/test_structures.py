@@ -1,0 +1,145 @@
+"""What the masks let through, held against Python's own judges: jsonschema, json and re."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+from schemas import schemas
+
+ROOT = Path(__file__).resolve().parents[3]
+BINARY = Path(os.environ.get("BEHEMOTH_BUILD_DIR", ROOT / "build/release")) / "tests/form_samples"
+SAMPLES = 5
+TOKENS = 600
+
+
+def sample(requests, timeout=240):
+    lines = [json.dumps({"samples": SAMPLES, "max_tokens": TOKENS, **request})
+             for request in requests]
+    done = subprocess.run([BINARY], input="\n".join(lines) + "\n", capture_output=True, text=True,
+                          timeout=timeout)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def texts(answer, case):
+    """Of the complete samples; none may have failed."""
+    assert "error" not in answer, (case, answer)
+    out = []
+    for one in answer["samples"]:
+        assert "failed" not in one and "rejected" not in one, (case, bytes.fromhex(one["text"]))
+        if one["complete"]:
+            out.append(bytes.fromhex(one["text"]).decode())
+    return out
+
+
+def test_every_text_of_a_schema_is_valid():
+    cases = schemas()
+    assert len(cases) >= 200
+    answers = sample({"kind": "json_schema", "text": json.dumps(case)} for case in cases)
+    complete = 0
+    for case, answer in zip(cases, answers, strict=True):
+        for text in texts(answer, case):
+            complete += 1
+            try:
+                jsonschema.validate(json.loads(text), case,
+                                    cls=jsonschema.Draft202012Validator,
+                                    format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+            except (ValueError, jsonschema.ValidationError) as error:
+                pytest.fail(f"{json.dumps(case)}\n{text!r}\n{error}")
+    # The rest came to their length: what has no bound may go on.
+    assert complete > 0.7 * SAMPLES * len(cases)
+
+
+REGEXES = ["[a-z]+", "^\\d{3}-\\d{4}$", "(yes|no|maybe)", "a{2,4}b?", "[^abc]{3}", "\\S+\\s\\w*",
+           "(?:ab|cd)*e", "[A-Z][a-z]{1,8}( [A-Z][a-z]{1,8}){0,2}", "\\$[0-9]+\\.[0-9]{2}", "x.y",
+           "(a|b(c|d)){1,3}", "é+日?", "[\\w.-]+@[\\w-]+\\.com", "a*?b+?", "\\\\n\\n\"q\""]
+
+
+def test_every_text_of_a_regex_matches():
+    answers = sample({"kind": "regex", "text": regex} for regex in REGEXES)
+    for regex, answer in zip(REGEXES, answers, strict=True):
+        found = texts(answer, regex)
+        assert found, regex
+        for text in found:
+            assert re.fullmatch(regex, text), (regex, text)
+
+
+def test_grammars():
+    sums = 'root ::= term ("+" term)*\nterm ::= [0-9]+ | "(" root ")"\n'
+    choice = 'root ::= "north" | "south \\"pole\\""'
+    first, second = sample([{"kind": "grammar", "text": sums}, {"kind": "grammar", "text": choice}])
+    found = texts(first, sums)
+    assert found
+    for text in found:
+        assert re.fullmatch(r"[0-9+()]+", text) and text.count("(") == text.count(")")
+        ast.parse(re.sub(r"\b0+(?=\d)", "", text), mode="eval")
+    assert set(texts(second, choice)) <= {"north", 'south "pole"'}
+
+
+def test_a_form_behind_a_marker_begins_exactly_there():
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    [answer] = sample([{"kind": "json_schema", "text": json.dumps(schema), "samples": 40,
+                        "max_tokens": 4000, "begins_after": "</think>"},])
+    seen = 0
+    for one in answer["samples"]:
+        assert "failed" not in one and "rejected" not in one
+        raw = bytes.fromhex(one["text"])
+        if b"</think>" in raw:
+            seen += 1
+            tail = raw.split(b"</think>", 1)[1].decode()
+            if one["complete"]:
+                assert jsonschema.validate(json.loads(tail), schema) is None
+        else:
+            assert not one["complete"]
+    assert seen > 0
+
+
+@pytest.mark.parametrize("kind, text", [
+    ("json_schema", "{"),
+    ("json_schema", "false"),
+    ("json_schema", '{"type": "strange"}'),
+    ("json_schema", '{"type": "object", "required": ["a"]}'),
+    ("json_schema", '{"not": {"type": "string"}}'),
+    ("json_schema", '{"type": "integer", "multipleOf": 3}'),
+    ("json_schema", '{"type": "array", "uniqueItems": true}'),
+    ("json_schema", '{"type": "string", "pattern": "^(?=a)b"}'),
+    ("json_schema", '{"type": "string", "pattern": "a\\"b"}'),
+    ("json_schema", '{"oneOf": [{"type": "integer"}, {"type": "number"}]}'),
+    ("json_schema", '{"$ref": "http://example.com/schema"}'),
+    ("json_schema", '{"$ref": "#/nowhere"}'),
+    ("json_schema", '{"type": "string", "maxLength": 1000000}'),
+    ("json_schema", '{"type": "array", "maxItems": 999, "items": {"type": "array", "maxItems": 999}}'),
+    ("json_schema", '{"type": "number", "minimum": 0}'),
+    ("json_schema", '{"type": "object", "properties": {"a\\"b": true}}'),
+    ("json_schema", '{"enum": []}'),
+    ("json_schema", "[" * 30000),
+    ("json_schema", '{"items":' * 6000 + "{}" + "}" * 6000),
+    ("json_schema", '{"x":"' + "a" * 70000 + '"}'),
+    ("regex", "(((a{1,99}){1,99}){1,99})"),
+    ("regex", "a{1,4000000000}"),
+    ("regex", "(a"),
+    ("regex", "[a"),
+    ("regex", "a)"),
+    ("regex", "(a)\\1"),
+    ("regex", "a++"),
+    ("regex", "\\bword\\b"),
+    ("regex", "(?<!x)y"),
+    ("regex", "("* 20000),
+    ("regex", "[é-ü]"),
+    ("grammar", "root ::= [а-я]"),
+    ("grammar", "start ::= \"a\""),
+    ("grammar", "root ::= nothing"),
+    ("grammar", "root ::= (\"a\""),
+    ("grammar", 'root ::= "a"{1,1000000}'),
+    ("grammar", ""),
+])
+def test_what_cannot_be_compiled_is_refused_at_once(kind, text):
+    [answer, alive] = sample([{"kind": kind, "text": text}, {"kind": "regex", "text": "a"}])
+    assert answer.get("error", "").startswith(f"structure.{kind}: "), answer
+    assert answer["ms"] < 2000
+    assert texts(alive, "a")
