@@ -13,6 +13,8 @@
 namespace behemoth::kernels {
 namespace {
 
+constexpr int64_t kContext = 1200;  // of a slot's history
+
 struct Batch {
   Batch(int vocabulary_size, int row_count, uint32_t seed)
       : vocabulary(vocabulary_size),
@@ -56,8 +58,6 @@ struct Batch {
   std::vector<uint32_t> use, mask, breakers;
   std::vector<int32_t> mask_line, history, breaker_end, phrases;
 };
-
-constexpr int64_t kContext = 1200;  // of a slot's history
 
 struct Outcome {
   std::vector<SampleOutput> out;
