@@ -116,7 +116,7 @@ Read ReadStructure(RequestFields& fields) {
                            "guided_grammar", "structured_outputs", "json_schema", "grammar"}) {
     const json* value = fields.Find(name);
     // What clients send that do not use a field.
-    if (value == nullptr || *value == json("") || *value == json::array()) continue;
+    if (value == nullptr || value->empty() || *value == json("")) continue;
     Read one = ReadOne(name, fields.NameOf(name), *value);
     if (!one.ok()) return one;
     if (!*one) continue;

@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <xgrammar/matcher.h>
 
+#include <algorithm>
 #include <exception>
 #include <optional>
 #include <utility>
@@ -69,6 +70,11 @@ size_t Marker::Find(std::string_view bytes, size_t* matched) const {
   return std::string_view::npos;
 }
 
+std::string_view WithoutLeadingSpace(std::string_view text) {
+  text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+  return text;
+}
+
 absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
     const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary) {
   if (spec.text.size() > kMaxFormBytes) {
@@ -126,7 +132,8 @@ void CompiledForm::ComputeFreeMasks(char last) {
       size_t matched = state;
       const size_t end = marker_.Find(text, &matched);
       if (end == std::string_view::npos || end == text.size()) continue;
-      const std::string behind = text.substr(end);
+      const std::string behind(WithoutLeadingSpace(std::string_view(text).substr(end)));
+      if (behind.empty()) continue;
       if (WalkUtf8(kUtf8Start, behind) != kUtf8Broken && matcher.AcceptString(behind)) {
         matcher.Rollback(1);
       } else {

@@ -43,6 +43,9 @@ class Marker {
   std::vector<size_t> fallback_;
 };
 
+// Between a marker and its form: what models put there ("</think>\n\n") and no form wants.
+std::string_view WithoutLeadingSpace(std::string_view text);
+
 class CompiledForm {
  public:
   // INVALID_ARGUMENT "structure.json_schema: ...", "structure.begins_after: ...". Takes

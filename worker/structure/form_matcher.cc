@@ -28,6 +28,13 @@ bool FormMatcher::Accept(TokenId token) {
 bool FormMatcher::Follow(const std::string& text) {
   utf8_ = WalkUtf8(utf8_, text);
   lost_ = utf8_ == kUtf8Broken || (!text.empty() && !matcher_.AcceptString(text));
+  if (lost_ && form_->marker().size() > 0 && at_start_ && utf8_ != kUtf8Broken) {
+    const std::string_view behind = WithoutLeadingSpace(text);
+    lost_ = !behind.empty() && !matcher_.AcceptString(std::string(behind));
+    at_start_ = behind.empty();
+  } else if (!text.empty()) {
+    at_start_ = false;
+  }
   return !lost_;
 }
 

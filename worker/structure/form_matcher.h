@@ -31,6 +31,7 @@ class FormMatcher {
   bool begun_;                   // behind the marker
   size_t marker_matched_ = 0;    // before
   Utf8State utf8_ = kUtf8Start;  // behind
+  bool at_start_ = true;         // nothing of the form yet
   bool lost_ = false;
   xgrammar::GrammarMatcher matcher_;
   std::vector<int32_t> words_;  // of xgrammar's vocabulary, which has one id more

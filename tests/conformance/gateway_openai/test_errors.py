@@ -28,7 +28,7 @@ def refused(client, kind, **options):
         {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}]}]},
      "messages[0].content[0]"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"logit_bias": {"99999999": 1}}, "logit_bias"),
     ({"extra_body": {"stop_token_ids": [99999999]}}, "stop_token_ids"),
     ({"extra_body": {"allowed_token_ids": [99999999]}}, "allowed_token_ids"),
