@@ -19,10 +19,11 @@ locale_t Utf8Locale() {
 }
 
 // Down after up: a letter whose capital another one shares (final sigma, long s) folds with it.
-// Dotted capital I has no simple folding (CaseFolding.txt), whatever the library says.
+// Dotted capital I and dotless i have no simple folding (CaseFolding.txt), whatever the library
+// says.
 char32_t Fold(char32_t c) {
   if (c < 0x80) return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
-  if (c == 0x130) return c;
+  if (c == 0x130 || c == 0x131) return c;
   const locale_t locale = Utf8Locale();
   return static_cast<char32_t>(towlower_l(towupper_l(static_cast<wint_t>(c), locale), locale));
 }

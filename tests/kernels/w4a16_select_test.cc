@@ -63,8 +63,9 @@ TEST(SelectPrefillGemmTest, FewRowsWalkTheStripesInWindowsThatHoldThem) {
   struct Row {
     int m, last_window, padded_rows;
   };
-  for (const Row& row : {Row{1, 16, 128}, Row{65, 80, 128}, Row{80, 80, 128}, Row{81, 96, 128}, Row{96, 96, 128}, Row{97, 128, 128},
-                         Row{128, 128, 128}, Row{160, 32, 256}, Row{384, 128, 384}}) {
+  for (const Row& row :
+       {Row{1, 16, 128}, Row{65, 80, 128}, Row{80, 80, 128}, Row{81, 96, 128}, Row{96, 96, 128},
+        Row{97, 128, 128}, Row{128, 128, 128}, Row{160, 32, 256}, Row{384, 128, 384}}) {
     const auto config = SelectPrefillGemm({row.m, 57344, 12288, WeightKind::kInt4}, kH100);
     ASSERT_TRUE(config.has_value());
     EXPECT_EQ(config->walk, PrefillWalk::kStripes) << row.m;

@@ -149,6 +149,11 @@ class Worker final : public wpb::WorkerService::CallbackService {
                                     const wpb::ControlRequest* request,
                                     wpb::ControlResponse*) override {
     ++state_->controls;
+    if (request->has_rewind()) {
+      absl::MutexLock lock(&state_->mutex);
+      state_->forced.assign(request->rewind().force_ids().begin(),
+                            request->rewind().force_ids().end());
+    }
     if (request->has_force_ids()) {
       absl::MutexLock lock(&state_->mutex);
       state_->forced.assign(request->force_ids().ids().begin(), request->force_ids().ids().end());

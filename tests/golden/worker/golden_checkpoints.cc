@@ -57,10 +57,10 @@ std::vector<GoldenCheckpoint> GoldenCheckpoints() {
       {"tiny", Source("tests/models/tiny"), Source("tests/golden/data/tiny_logits.json")}};
   for (const char* name :
        {"sym_g128", "asym_g128", "asym_g64_actorder_static", "sym_g128_mixed", "sym_g32_sharded",
-        "sym_g64_tied_head128", "sym_g128_head128", "sym_channel",
-        "sym_g32_actorder_group_head128", "asym_g64_actorder_group_bytes", "gptq_v1_sym_g128",
-        "gptq_v1_sym_g64_desc_act_f16", "gptq_v1_asym_g32", "gptq_v2_asym_g32",
-        "gptq_v2_asym_g128_desc_act", "plain_bf16", "plain_f16_sharded"}) {
+        "sym_g64_tied_head128", "sym_g128_head128", "sym_channel", "sym_g32_actorder_group_head128",
+        "asym_g64_actorder_group_bytes", "gptq_v1_sym_g128", "gptq_v1_sym_g64_desc_act_f16",
+        "gptq_v1_asym_g32", "gptq_v2_asym_g32", "gptq_v2_asym_g128_desc_act", "plain_bf16",
+        "plain_f16_sharded"}) {
     const std::string folder = Source(std::string("tests/models/variants/") + name);
     all.push_back({name, folder, folder + "/golden.json"});
   }

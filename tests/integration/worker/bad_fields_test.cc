@@ -110,7 +110,7 @@ std::vector<BadField> DryFields() {
   const auto spoil = [](void (*set)(Dry&)) {
     return [=](auto& r) { set(*r.mutable_sampling()->mutable_dry()); };
   };
-  constexpr char kSpanning[] = "sampling.dry.spanning_breakers";
+  static constexpr char kSpanning[] = "sampling.dry.spanning_breakers";
   return {
       {"sampling.dry.multiplier", spoil([](Dry& d) { d.set_multiplier(-1); })},
       {"sampling.dry.multiplier", spoil([](Dry& d) { d.set_multiplier(std::nanf("")); })},
