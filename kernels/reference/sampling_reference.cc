@@ -42,13 +42,16 @@ std::vector<int32_t> Phrase(const SampleArgs& args, int slot, int index) {
   return {line + line[index], line + line[index + 1]};
 }
 
+bool IsBreaker(const SampleArgs& args, int slot, int32_t id) {
+  const size_t words = (static_cast<size_t>(args.vocabulary) + 31) / 32;
+  const size_t word = static_cast<size_t>(slot) * words + static_cast<size_t>(id / 32);
+  return (args.breakers[word] >> (id % 32) & 1) != 0;
+}
+
 // Whether a breaker ends behind the first `count` ids.
 bool BreaksAt(const SampleArgs& args, int slot, int count) {
   const int32_t* history = args.history + slot * args.history_stride;
-  const size_t words = (static_cast<size_t>(args.vocabulary) + 31) / 32;
-  const int32_t last = history[count - 1];
-  const size_t word = static_cast<size_t>(slot) * words + static_cast<size_t>(last / 32);
-  if ((args.breakers[word] >> (last % 32) & 1) != 0) return true;
+  if (IsBreaker(args, slot, history[count - 1])) return true;
   const SlotSampling& s = args.sampling[slot];
   for (int i = 0; i < s.spanning_breakers; ++i) {
     std::vector<int32_t> ids = Phrase(args, slot, s.banned_sequences + 2 * i + 1);
@@ -77,7 +80,9 @@ std::vector<int32_t> Repeats(const SampleArgs& args, int slot, int count) {
       ++length;
     }
     int32_t& known = longest[static_cast<size_t>(history[at + 1])];
-    if (length >= s.dry_allowed_length) known = std::max(known, length);
+    if (length >= s.dry_allowed_length && !IsBreaker(args, slot, history[at + 1])) {
+      known = std::max(known, length);
+    }
   }
   return longest;
 }

@@ -63,13 +63,15 @@ class StagedSampler : public RowSampler<false> {
     return false;
   }
 
+  __device__ bool IsBreaker(int32_t id) const {
+    const size_t words = (static_cast<size_t>(args_.vocabulary) + 31) / 32;
+    return (args_.breakers[static_cast<size_t>(slot_) * words + id / 32] >> (id % 32) & 1) != 0;
+  }
+
   // Behind the last breaker; remembered, so that a step looks at its own last token only.
   __device__ int32_t BreakerEnd() {
     const int32_t known = args_.breaker_end[slot_];
-    const int32_t last = history_[position_ - 1];
-    const size_t words = (static_cast<size_t>(args_.vocabulary) + 31) / 32;
-    const uint32_t word = args_.breakers[static_cast<size_t>(slot_) * words + last / 32];
-    bool ends = (word >> (last % 32) & 1) != 0;
+    bool ends = IsBreaker(history_[position_ - 1]);
     for (int i = threadIdx.x; i < sampling_.spanning_breakers && !ends; i += kThreads) {
       const int heads = sampling_.banned_sequences + 2 * i;
       const int length = phrases_[heads + 2] - phrases_[heads + 1];
@@ -100,7 +102,7 @@ class StagedSampler : public RowSampler<false> {
       while (repeated < bound && history_[at - repeated] == history_[length - 1 - repeated]) {
         ++repeated;
       }
-      if (repeated < allowed) continue;
+      if (repeated < allowed || IsBreaker(history_[at + 1])) continue;
       atomicMax(second_ + history_[at + 1], static_cast<uint32_t>(repeated));
       found = true;
     }

@@ -29,6 +29,17 @@ bool AreTokens(const std::vector<TokenId>& ids, const RunnerLimits& limits) {
                      [&](TokenId id) { return id >= 0 && id < limits.vocabulary_size; });
 }
 
+bool AreTokens(const SamplingParams& p, const RunnerLimits& limits) {
+  return AreTokens(p.allowed_ids, limits) && AreTokens(p.banned_ids, limits) &&
+         AreTokens(p.stop_ids, limits) && AreTokens(p.dry.breaker_ids, limits) &&
+         std::all_of(p.dry.spanning_breakers.begin(), p.dry.spanning_breakers.end(),
+                     [&](const SpanningBreaker& breaker) {
+                       return AreTokens(breaker.heads, limits) && AreTokens(breaker.tail, limits);
+                     }) &&
+         std::all_of(p.banned_sequences.begin(), p.banned_sequences.end(),
+                     [&](const std::vector<TokenId>& ids) { return AreTokens(ids, limits); });
+}
+
 absl::Status CheckBinding(const StepPlan& plan, const SlotBinding& binding,
                           const RunnerLimits& limits) {
   if (!IsSlot(binding.slot, limits)) return BadPlan(plan, "a binding of no slot");
@@ -38,8 +49,7 @@ absl::Status CheckBinding(const StepPlan& plan, const SlotBinding& binding,
       p.logit_bias.begin(), p.logit_bias.end(),
       [&](const TokenBias& bias) { return bias.id >= 0 && bias.id < limits.vocabulary_size; });
   if (!bias_known || !AreTokens(binding.prompt, limits) || !AreTokens(binding.output, limits) ||
-      !AreTokens(p.allowed_ids, limits) || !AreTokens(p.banned_ids, limits) ||
-      !AreTokens(p.stop_ids, limits)) {
+      !AreTokens(p, limits)) {
     return BadPlan(plan, "a binding with a token outside the vocabulary");
   }
   return absl::OkStatus();

@@ -90,7 +90,7 @@ void TokenHistory::PenalizeRepeats(std::span<float> logits) const {
   std::unordered_map<TokenId, int32_t> longest;
   for (int32_t at = before_.back(); at >= start && most >= dry.allowed_length; at = before_[at]) {
     const int32_t repeated = MatchBefore(at + 1, std::min(most, at + 1 - start));
-    if (repeated < dry.allowed_length) continue;
+    if (repeated < dry.allowed_length || breakers_.Contains(tokens_[at + 1])) continue;
     int32_t& known = longest[tokens_[at + 1]];
     known = std::max(known, repeated);
   }

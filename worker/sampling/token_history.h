@@ -20,6 +20,8 @@ class Breakers {
   explicit Breakers(const DryParams& dry);
   // Whether a breaker ends where `tokens`, not empty, end.
   bool EndAt(std::span<const TokenId> tokens) const;
+  // Whether `id` is a breaker by itself.
+  bool Contains(TokenId id) const { return ids_.contains(id); }
 
  private:
   struct Spanning {

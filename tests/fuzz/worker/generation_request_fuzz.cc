@@ -27,7 +27,43 @@ void RequireTokens(const std::vector<TokenId>& ids, size_t most) {
   Require(std::all_of(ids.begin(), ids.end(), [](TokenId id) { return id >= 0 && id < 64; }));
 }
 
+void RequireDry(const DryParams& dry) {
+  Require(dry.multiplier >= 0 && std::isfinite(dry.multiplier));
+  Require(dry.base >= 1 && std::isfinite(dry.base));
+  Require(dry.allowed_length >= 1 && dry.allowed_length <= 1024 && dry.last_n >= 0);
+  RequireTokens(dry.breaker_ids, 64);
+  Require(dry.spanning_breakers.size() <= 1024);
+  for (const SpanningBreaker& breaker : dry.spanning_breakers) {
+    Require(!breaker.heads.empty() && !breaker.tail.empty());
+    RequireTokens(breaker.heads, 16384);
+    RequireTokens(breaker.tail, 16);
+  }
+}
+
+void RequireStages(const SamplingParams& params) {
+  Require(params.typical_p > 0 && params.typical_p <= 1);
+  Require(params.top_n_sigma >= 0 && std::isfinite(params.top_n_sigma));
+  Require(params.xtc_probability >= 0 && params.xtc_probability <= 1);
+  Require(params.xtc_threshold >= 0 && params.xtc_threshold <= 1);
+  Require(params.smoothing_factor >= 0 && std::isfinite(params.smoothing_factor));
+  Require(params.smoothing_curve > 0 && std::isfinite(params.smoothing_curve));
+  if (const auto& range = params.dynamic_temperature; range.has_value()) {
+    Require(range->low >= 0 && range->high >= range->low && std::isfinite(range->high));
+    Require(range->exponent > 0 && std::isfinite(range->exponent));
+  }
+  SamplerOrder sorted = params.order;
+  std::sort(sorted.begin(), sorted.end());
+  Require(sorted == kDefaultOrder);
+  Require(params.banned_sequences.size() <= 1024);
+  for (const std::vector<TokenId>& ids : params.banned_sequences) {
+    Require(ids.size() >= 2);
+    RequireTokens(ids, 64);
+  }
+  RequireDry(params.dry);
+}
+
 void RequireSampling(const SamplingParams& params) {
+  RequireStages(params);
   Require(params.temperature >= 0 && std::isfinite(params.temperature));
   Require(params.top_p > 0 && params.top_p <= 1);
   Require(params.top_k >= 0);

@@ -11,7 +11,7 @@ Plain double arithmetic over sorted lists, written from:
                 s = (c - 1) / 2, a plain parabola for c <= 1
   dynatemp      koboldcpp: low + (high - low) (entropy / log(tokens left))^exponent
   DRY           text-generation-webui's pull request 5677, over every pair of places; breakers as in
-                llama.cpp: no repeat reaches across one
+                llama.cpp: no repeat reaches across one, and a single id that is one is spared
   min_p, top_k, top_p as in make_processors.py
 """
 
@@ -167,7 +167,8 @@ def dry_penalties(dry, ids):
         longest[ids[at + 1]] = max(longest.get(ids[at + 1], 0), length)
     allowed = dry.get("allowed_length", 2)
     return {i: dry["multiplier"] * dry.get("base", 1.75) ** (length - allowed)
-            for i, length in longest.items() if length >= allowed}
+            for i, length in longest.items()
+            if length >= allowed and i not in dry.get("breaker_ids", [])}
 
 
 def case(number, params):

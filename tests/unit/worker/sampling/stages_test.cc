@@ -239,7 +239,9 @@ std::vector<float> PenaltiesOf(const DryParams& dry, const std::vector<TokenId>&
   }
   std::vector<float> penalties(static_cast<size_t>(size), 0.0f);
   for (int32_t id = 0; id < size; ++id) {
-    if (longest[id] < dry.allowed_length) continue;
+    const bool is_breaker =
+        std::find(dry.breaker_ids.begin(), dry.breaker_ids.end(), id) != dry.breaker_ids.end();
+    if (longest[id] < dry.allowed_length || is_breaker) continue;
     const double power = std::pow(static_cast<double>(dry.base), longest[id] - dry.allowed_length);
     penalties[id] = static_cast<float>(-dry.multiplier * power);
   }
