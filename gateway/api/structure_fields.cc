@@ -41,7 +41,7 @@ Read Choice(const json& value, const std::string& field) {
   }
   std::string grammar = "root ::= ";
   for (const json& choice : value) {
-    if (!choice.is_string() || choice.empty()) {
+    if (!choice.is_string() || choice == json("")) {
       return InvalidField(field, "must be a list of strings that are not empty");
     }
     if (grammar.back() == '"') grammar += " | ";

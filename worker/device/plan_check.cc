@@ -105,6 +105,10 @@ absl::Status CheckPlan(const StepPlan& plan, const RunnerLimits& limits) {
   for (const StepSample& sample : plan.samples) {
     if (!IsWithin(sample.row, 1, plan.rows.size())) return BadPlan(plan, "sample of no row");
     if (!IsSlot(sample.slot, limits)) return BadPlan(plan, "sample of no slot");
+    const size_t words = (static_cast<size_t>(limits.vocabulary_size) + 31) / 32;
+    if (sample.mask && sample.mask->size() != words) {
+      return BadPlan(plan, "a mask that is not of this vocabulary");
+    }
   }
   return absl::OkStatus();
 }

@@ -318,9 +318,15 @@ absl::Status CudaBackend::UploadInputs(size_t staging) {
   const size_t bytes = static_cast<size_t>(reinterpret_cast<char*>(host.tables) -
                                            reinterpret_cast<char*>(host.token_id)) +
                        table_bytes;
-  return FromCuda(
+  absl::Status status = FromCuda(
       cudaMemcpyAsync(work_.inputs.token_id, host.token_id, bytes, cudaMemcpyHostToDevice, stream_),
       "upload of a step");
+  if (step_.masks == 0 || !status.ok()) return status;
+  const size_t mask_bytes =
+      static_cast<size_t>(step_.masks) * StepInputs::MaskWords(spec_.limits) * sizeof(uint32_t);
+  return FromCuda(
+      cudaMemcpyAsync(work_.inputs.mask, host.mask, mask_bytes, cudaMemcpyHostToDevice, stream_),
+      "upload of a step's masks");
 }
 
 void CudaBackend::CopyBlocks() {
@@ -502,6 +508,9 @@ void CudaBackend::Sample(int32_t pass, Tensor logits) {
   args.rows = logits.rows;
   if (pass == 0) {
     args.slot = work_.inputs.sample_slot;
+    // Also where nobody has a mask: a recorded step serves steps that have some.
+    args.mask = work_.inputs.mask;
+    args.mask_line = work_.inputs.mask_line;
     args.token_use = work_.slots.token_use;
     args.bias = work_.slots.bias;
     args.history = work_.slots.history;

@@ -28,11 +28,13 @@ StepArrays StepArrays::Take(Arena& arena, const RunnerLimits& limits) {
           .sample_token = take(sequences),
           .sample_slot = take(sequences),
           .sample_position = take(sequences),
+          .mask_line = take(sequences),
           .score_token = take(tokens),
           .score_successor = take(tokens),
           .score_slot = take(tokens),
           .copies = take(2 * sequences),
-          .tables = take(tokens * static_cast<size_t>(StepInputs::TableStride(limits)))};
+          .tables = take(tokens * static_cast<size_t>(StepInputs::TableStride(limits))),
+          .mask = arena.Take<uint32_t>(sequences * StepInputs::MaskWords(limits))};
 }
 
 // Powers of two, and the largest step itself: at most twice the rows, of which the padding costs
@@ -45,6 +47,10 @@ int32_t StepInputs::PaddedDecodeRows(int32_t rows, int32_t max_sequences) {
 
 int32_t StepInputs::TableStride(const RunnerLimits& limits) {
   return (limits.context_tokens + limits.tokens_per_block - 1) / limits.tokens_per_block;
+}
+
+size_t StepInputs::MaskWords(const RunnerLimits& limits) {
+  return (static_cast<size_t>(limits.vocabulary_size) + 31) / 32;
 }
 
 StepShape StepInputs::Load(const StepPlan& plan, const std::vector<int32_t>& slot_tops,
@@ -135,6 +141,11 @@ void StepInputs::AddSamples(const StepPlan& plan, const std::vector<int32_t>& sl
     host_.sample_token[shape->samples] = place_[static_cast<size_t>(last)];
     host_.sample_slot[shape->samples] = static_cast<int32_t>(sample.slot);
     host_.sample_position[shape->samples] = sample.position;
+    host_.mask_line[shape->samples] = sample.mask ? shape->masks++ : -1;
+    if (sample.mask) {
+      const auto line = static_cast<size_t>(shape->masks - 1);
+      std::copy(sample.mask->begin(), sample.mask->end(), host_.mask + line * MaskWords(limits_));
+    }
     ++shape->samples;
     receipt->sample_tops.push_back(top);
     shape->wants_top |= top > 0;
@@ -150,6 +161,7 @@ void StepInputs::AddSamples(const StepPlan& plan, const std::vector<int32_t>& sl
     host_.sample_token[shape->samples] = -1;
     host_.sample_slot[shape->samples] = -1;
     host_.sample_position[shape->samples] = 0;
+    host_.mask_line[shape->samples] = -1;
   }
 }
 

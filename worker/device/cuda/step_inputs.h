@@ -27,11 +27,13 @@ struct StepArrays {
   int32_t* sample_token;     // [S]; -1: padding
   int32_t* sample_slot;      // [S]; -1: padding
   int32_t* sample_position;  // [S]
+  int32_t* mask_line;        // [S]; -1: the sample has no mask
   int32_t* score_token;      // [T]: prompt tokens whose successor is scored
   int32_t* score_successor;  // [T]
   int32_t* score_slot;       // [T]
   int32_t* copies;           // [S, 2] blocks
-  int32_t* tables;           // [T, stride] by line; last, uploaded as far as it is used
+  int32_t* tables;           // [T, stride] by line; uploaded behind the rest as far as it is used
+  uint32_t* mask;            // [S, mask words]; uploaded apart, only what samples of the step have
 
   static StepArrays Take(Arena& arena, const RunnerLimits& limits);
 };
@@ -46,6 +48,7 @@ struct StepShape {
   int32_t scores = 0;
   int32_t copies = 0;
   int32_t lines = 0;
+  int32_t masks = 0;  // lines of StepArrays::mask
   // The launches depend on `tokens` alone: the step may be recorded.
   bool recordable = false;
   // Every key but each decode row's last was written by earlier steps.
@@ -76,6 +79,7 @@ class StepInputs {
   // The number of decode rows that a step of `rows` is padded to.
   static int32_t PaddedDecodeRows(int32_t rows, int32_t max_sequences);
   static int32_t TableStride(const RunnerLimits& limits);
+  static size_t MaskWords(const RunnerLimits& limits);
 
  private:
   void AddToken(const StepPlan& plan, const StepRow& row, int32_t index, int32_t line);

@@ -54,9 +54,7 @@ constexpr std::string_view kVllmChatNames[] = {
 // What the later API issue brings (spec api.md sections 3 and 6): never silently accepted.
 constexpr std::string_view kLater[] = {
     "documents", "tools", "functions", "suffix", "prompt_embeds", "negative_prompt", "tool_choice",
-    "function_call", "no_repeat_ngram_size", "guided_json", "guided_regex",
-    "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern",
-    "json_schema", "grammar_string", "grammar", "structured_outputs", "structural_tag",
+    "function_call", "no_repeat_ngram_size", "guided_whitespace_pattern", "structural_tag",
     "logits_processors", "return_tokens_as_token_ids", "modalities", "audio", "prediction",
     "web_search_options"};
 // clang-format on

@@ -226,15 +226,5 @@ TEST(OtherFieldsTest, StreamOptionsNeedAStream) {
   EXPECT_THAT(FieldsOf(padded->warnings), ElementsAre("stream_options.include_obfuscation"));
 }
 
-TEST(OtherFieldsTest, ResponseFormatIsTextUntilTheOthersExist) {
-  EXPECT_TRUE(Chat(R"("response_format":{"type":"text"})").ok());
-  EXPECT_TRUE(Chat(R"("response_format":{})").ok());
-  EXPECT_TRUE(Chat(R"("response_format":{"type":"json_object"})").ok());
-  EXPECT_TRUE(Chat(R"("response_format":{"type":"json_schema","json_schema":{}})").ok());
-  ExpectRefused(Chat(R"("response_format":{"type":"xml"})").status(), "response_format.type");
-  ExpectRefused(Chat(R"("response_format":{"type":1})").status(), "response_format.type");
-  ExpectRefused(Chat(R"("response_format":{"json_schema":{}})").status(), "response_format.type");
-}
-
 }  // namespace
 }  // namespace behemoth::gateway

@@ -126,6 +126,27 @@ TEST_F(StepInputsTest, PromptTokensAreScoredByTheirSuccessors) {
   EXPECT_EQ(shape.scores, 2);
 }
 
+// The masks of those samples that have one lie line behind line; padding has none, also where the
+// step before had some.
+TEST_F(StepInputsTest, MasksArePackedAndOnlyTheirSamplesPointAtThem) {
+  const size_t words = StepInputs::MaskWords(kLimits);
+  ASSERT_EQ(words, 32u);  // of 1,000 ids
+  for (const int32_t slot : {4, 2, 7}) AddRow(slot, {kPendingToken}, 70, 1);
+  plan_.samples[0].mask = std::make_shared<TokenMask>(words, 0xAAu);
+  plan_.samples[2].mask = std::make_shared<TokenMask>(words, 0xBBu);
+  StepShape shape = Load();
+  EXPECT_TRUE(shape.recordable);
+  EXPECT_EQ(shape.masks, 2);
+  EXPECT_THAT(Firsts(arrays_.mask_line, 4), ElementsAre(0, -1, 1, -1));
+  EXPECT_EQ(std::vector<uint32_t>(arrays_.mask, arrays_.mask + words), *plan_.samples[0].mask);
+  EXPECT_EQ(std::vector<uint32_t>(arrays_.mask + words, arrays_.mask + 2 * words),
+            *plan_.samples[2].mask);
+  for (StepSample& sample : plan_.samples) sample.mask.reset();
+  shape = Load();
+  EXPECT_EQ(shape.masks, 0);
+  EXPECT_THAT(Firsts(arrays_.mask_line, 4), ElementsAre(-1, -1, -1, -1));
+}
+
 TEST_F(StepInputsTest, BlockCopiesArePairs) {
   plan_.copies = {{BlockId{3}, BlockId{9}}, {BlockId{4}, BlockId{1}}};
   const StepShape shape = Load();
