@@ -60,7 +60,7 @@ void AddCapacityFlags(Config& config, CLI::App& app) {
                "Reuse the blocks of known prompt prefixes");
   app.add_option("--itl-target-ms", config.itl_target_ms,
                  "Prefill chunks shrink so that running users wait no longer; 0 = off")
-      ->check(CLI::Range(0, 60'000))
+      ->check(CLI::Range(0.0, 60'000.0))
       ->capture_default_str();
   app.add_option("--gpu-memory-utilization", config.gpu_memory_utilization,
                  "Share of the device's memory (cpu: of the host's) for this process")

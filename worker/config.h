@@ -36,7 +36,7 @@ struct Config {
   bool enable_prefix_caching = true;
   // Twice a decode step of the 123B model on its GPU, 23.5 ms: others who are served beside a long
   // prompt read at half their speed, 20 tokens a second.
-  int itl_target_ms = 46;
+  double itl_target_ms = 46.5;
   double gpu_memory_utilization = 0.9;
   double gpu_memory_limit_gib = 0;     // 0 = none
   uint64_t kv_cache_memory_bytes = 0;  // 0 = cpu: 512 MiB or one context; else all that is left

@@ -3,7 +3,7 @@
 // streams. Everything is in: scheduling, sampling, read-back. No gRPC.
 //
 //   serving_bench --model DIR [--load-format random] [--backend cuda] [--max-model-len 8192]
-//                 [--utilization 0.93] [--kv fp8] [--itl-target-ms 46] [--only NAME,NAME]
+//                 [--utilization 0.93] [--kv fp8] [--itl-target-ms 46.5] [--only NAME,NAME]
 //
 // With random weights no file but DIR/config.json is read. Prints one line a measurement.
 #include <absl/strings/numbers.h>
@@ -32,7 +32,7 @@ struct Settings {
   bool random = false, cuda = false, fp8 = false;
   int32_t max_model_len = 8192;
   double utilization = 0.93;
-  double itl_target_ms = 46;
+  double itl_target_ms = 46.5;
 };
 
 bool Parse(const std::string& name, const std::string& value, Settings* s) {
