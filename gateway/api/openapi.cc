@@ -175,13 +175,12 @@ Json Success(const Json& words) {
   }
   if (words.contains("event")) {
     content["text/event-stream"] = {
+        // Without a type: tools disagree whether a schema here is the stream's or an event's.
         {"schema",
-         {{"type", "string"},
-          {"description",
+         {{"description",
            "With stream: true. Lines `data: ` with a chunk each, then `data: [DONE]`; comment "
-           "lines "
-           "while nothing else is sent (queue position, prefill progress). A failure after the "
-           "first byte is a chunk with the member `error` and the end without [DONE]."}}},
+           "lines while nothing else is sent (queue position, prefill progress). A failure after "
+           "the first byte is a chunk with the member `error` and the end without [DONE]."}}},
         {"x-event-schema", Reference("schemas", words["event"])}};
   }
   return {{"description", "Done"}, {"content", content}};
