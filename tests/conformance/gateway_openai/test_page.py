@@ -249,7 +249,7 @@ def test_samplers_and_ranges_are_the_description_s(desk, http):
     for name, low, high in shown:
         field = fields[name]
         described = field.get("exclusiveMinimum", field.get("minimum")), field["maximum"]
-        assert (low, high) == tuple(map(float, described)), name
+        assert (float(low), float(high)) == tuple(map(float, described)), name
     there = set(desk.page.eval_on_selector_all("#samplers .field [id^=f-]", "a => a.map(e => e.id.slice(2))"))
     assert all(fields[name]["x-support"] == "works" for name in there)
     later = {n for n in ("typical_p", "dry_multiplier", "xtc_probability", "banned_strings",
