@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "gateway"))
 from processes import BUILD, ROOT, TINY, Process, call, until  # noqa: E402
 
 KEY = "sk-The-Key-7"
-PUBLIC = {"/health", "/live", "/ping", "/version", "/load", "/", "/openapi.json"}
+PUBLIC = {"/health", "/live", "/ping", "/version", "/load", "/openapi.json"}
 
 
 @pytest.fixture(scope="module")
