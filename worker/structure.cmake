@@ -9,7 +9,8 @@ file(GLOB XGRAMMAR_SOURCES ${XGRAMMAR}/cpp/*.cc ${XGRAMMAR}/cpp/support/*.cc)
 add_library(xgrammar STATIC ${XGRAMMAR_SOURCES})
 target_include_directories(xgrammar SYSTEM PUBLIC
   ${XGRAMMAR}/include ${XGRAMMAR}/3rdparty/dlpack/include ${XGRAMMAR}/3rdparty/picojson)
-target_compile_features(xgrammar PRIVATE cxx_std_17)
+# C++17, its own: in C++20 clang refuses the variants of its incomplete types.
+set_target_properties(xgrammar PROPERTIES CXX_STANDARD 17)
 target_compile_options(xgrammar PRIVATE -w)
 
 behemoth_library(behemoth_worker_structure
