@@ -43,14 +43,16 @@ install_packages() {
     die "apt-get install failed; the lines above say why"
 }
 
-# configure DIR [cmake arguments]: once; Ninja notices changed CMake files by itself.
+# configure DIR [cmake arguments]: once; Ninja notices changed CMake files by itself. Other arguments
+# than last time begin with a fresh cache, so that nothing of the earlier ones stays: a folder that
+# run.sh configured without the tests would otherwise have none for tests/run.sh either.
 configure() {
   local dir=$1; shift
   local stamp="$dir/.configured" arguments="$*"
   [ -f "$dir/build.ninja" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$arguments" ] && return
   say "Configuring ${dir#"$root"/}"
   mkdir -p "$dir"
-  cmake -S "$root" -B "$dir" -G Ninja "$@" >"$dir/configure.log" 2>&1 ||
+  cmake --fresh -S "$root" -B "$dir" -G Ninja "$@" >"$dir/configure.log" 2>&1 ||
     { tail -n 30 "$dir/configure.log" >&2; die "cmake failed; the whole log: $dir/configure.log"; }
   echo "$arguments" >"$stamp"
 }

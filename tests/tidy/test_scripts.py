@@ -34,3 +34,21 @@ def test_a_layer_that_does_not_exist_is_refused():
     result = subprocess.run([ROOT / "tests/run.sh", "--sanitize", "memory"], capture_output=True,
                             text=True)
     assert result.returncode == 2 and "memory" in result.stderr
+
+
+def configure(project, *arguments):
+    """steps.sh's, as run.sh and tests/run.sh call it; the folder's cache afterwards."""
+    script = f'source "{ROOT}/deploy/local/steps.sh"; root="$1"; shift; configure "$root/build" "$@"'
+    done = subprocess.run(["bash", "-c", script, "bash", str(project), *arguments],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (project / "build/CMakeCache.txt").read_text()
+
+
+def test_other_arguments_leave_nothing_of_the_earlier_ones(tmp_path):
+    """What run.sh configured without the tests, tests/run.sh configures with them."""
+    (tmp_path / "CMakeLists.txt").write_text(
+        'cmake_minimum_required(VERSION 3.25)\nproject(steps NONE)\n'
+        'set(PARTS "all" CACHE STRING "")\nset(KIND "none" CACHE STRING "")\n')
+    assert "PARTS:STRING=some" in configure(tmp_path, "-DPARTS=some", "-DKIND=a")
+    assert "PARTS:STRING=all" in configure(tmp_path, "-DKIND=a")
