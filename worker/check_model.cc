@@ -28,7 +28,7 @@ absl::Status CheckProjection(const Checkpoint& files, const std::string& module)
                    ".qweight)"));
 }
 
-// Everything that the load will ask for by name; the norms, which are small, are read.
+// Everything that the load will ask for by name; norms and KV scales, which are small, are read.
 absl::Status CheckTensors(const ModelConfig& config, Checkpoint& files) {
   const auto gain = [&](const std::string& name) {
     return files.ReadDense(name, 1, config.hidden_size).status();
@@ -43,6 +43,10 @@ absl::Status CheckTensors(const ModelConfig& config, Checkpoint& files) {
     for (const char* part : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
                              "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
       projections.push_back(at + part);
+    }
+    for (const char* scale : {"self_attn.k_scale", "self_attn.v_scale"}) {
+      const auto read = files.ReadKvScale(at + scale, config.kv_heads);
+      if (!read.ok()) return read.status();
     }
     for (const char* norm : {"input_layernorm.weight", "post_attention_layernorm.weight"}) {
       if (absl::Status status = gain(at + norm); !status.ok()) return status;

@@ -7,7 +7,7 @@ behemoth_library(behemoth_worker_model
           checkpoint/stored.cc
           device/cpu/cpu_backend.cc device/cpu/cpu_linear.cc device/cpu/paged_cache.cc
           device/cpu/step_inputs.cc device/cpu/thread_team.cc device/cpu/vector_loops.cc
-          device/cuda/host_upload.cc device/host_memory.cc device/plan_check.cc
+          device/cuda/host_upload.cc device/cuda/slot_lines.cc device/host_memory.cc device/plan_check.cc
           model/activations.cc model/model_config.cc model/transformer.cc model/weights.cc
           runner/model_folder.cc runner/model_loader.cc runner/transformer_runner.cc
           sampling/sampler.cc sampling/stages.cc sampling/token_history.cc

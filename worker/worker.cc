@@ -247,22 +247,16 @@ absl::Status Worker::Load() {
                                      probe_.get(), std::move(hooks));
   engine_->Start();
   running_engine_ = engine_.get();
-  // The CUDA backend takes no masks yet.
-  service_->Attach(engine_.get(), device_->name() == "cpu" ? forms_.get() : nullptr);
+  service_->Attach(engine_.get(), device_->takes_masks() ? forms_.get() : nullptr);
   return absl::OkStatus();
 }
 
 SchedulerConfig Worker::ScheduleFor(const RunnerLimits& limits) const {
-  return {.context_tokens = limits.context_tokens,
-          .blocks = limits.blocks,
-          .tokens_per_block = limits.tokens_per_block,
-          .max_sequences = limits.max_sequences,
-          .max_step_tokens = limits.max_step_tokens,
-          .pipeline_depth = limits.pipeline_depth,
-          .token_multiple = limits.token_multiple,
-          .prefix_caching = config_.enable_prefix_caching,
-          .itl_target = absl::Milliseconds(config_.itl_target_ms),
-          .cache_secret = DrawSecret()};
+  SchedulerConfig config = ConfigFor(limits);
+  config.prefix_caching = config_.enable_prefix_caching;
+  config.itl_target = absl::Milliseconds(config_.itl_target_ms);
+  config.cache_secret = DrawSecret();
+  return config;
 }
 
 v1::WatchLoadResponse Worker::Snapshot() const {

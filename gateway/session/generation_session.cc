@@ -79,8 +79,13 @@ absl::Status GenerationSession::Parse(const std::string& body) {
     if (request->prompts.size() > 1 || request->options.n > 1) {
       return InvalidField(request->options.n > 1 ? "n" : "prompt", "this path takes one");
     }
-    // The shape has no place for reasoning apart.
-    request->reasoning_format = ReasoningFormat::kNone;
+    if (std::exchange(request->reasoning_format, ReasoningFormat::kNone) !=
+        ReasoningFormat::kNone) {
+      const Warning warning{"reasoning_format",
+                            "this path's reply has no place for it: the text comes as written"};
+      if (parse.strict) return InvalidField(warning.field, warning.message);
+      request->options.warnings.push_back(warning);
+    }
   }
   reasoning_ = request->reasoning_format;
   raw_prompts_ = std::move(request->prompts);

@@ -1,7 +1,5 @@
 // The worker's cuda backend against Hugging Face transformers: logits and greedy tokens of real
 // checkpoints. The bound: tests/golden/worker/golden_checkpoints.h, with the roundings of bf16.
-#include <algorithm>
-#include <cmath>
 #include <iostream>
 
 #include "tests/golden/worker/golden_checkpoints.h"
@@ -22,30 +20,7 @@ class CudaGoldenTest : public testing::TestWithParam<GoldenCheckpoint> {
 };
 
 TEST_P(CudaGoldenTest, LogitsAreWithinTheBoundOfTheReference) {
-  ModelHarness model({.folder = GetParam().folder, .device = Gpu()});
-  ASSERT_TRUE(model.ok());
-  NoisyModels noisy(GetParam().folder, Arithmetic::kBf16);
-  float worst = 0, bound = 0, tightest = 0;
-  for (const GoldenPrompt& prompt : GetParam().Read()) {
-    for (size_t i = 0; i < prompt.positions.size(); ++i) {
-      const auto end = prompt.ids.begin() + prompt.positions[i] + 1;
-      const auto step = [&](ModelHarness& one) {
-        return one.LogitsAfter({prompt.ids.begin(), end}, /*chunk=*/256);
-      };
-      const std::vector<float> logits = step(model);
-      ASSERT_EQ(logits.size(), prompt.logits[i].size());
-      const float limit = noisy.Bound(prompt.logits[i], step);
-      bound = std::max(bound, limit);
-      for (size_t id = 0; id < logits.size(); ++id) {
-        const float error = std::fabs(logits[id] - prompt.logits[i][id]);
-        worst = std::max(worst, error);
-        tightest = std::max(tightest, error / limit);
-        EXPECT_LE(error, limit) << "position " << prompt.positions[i] << " id " << id;
-      }
-    }
-  }
-  std::cout << GetParam().name << ": worst error " << worst << ", bound " << bound << ", at most "
-            << tightest << " of its row's bound\n";
+  ExpectLogitsWithinTheBound(GetParam(), Gpu(), Arithmetic::kBf16);
 }
 
 TEST_P(CudaGoldenTest, GreedyTokensAreTheReferenceSButForNearTies) {

@@ -17,6 +17,16 @@ Overloaded(Cases...) -> Overloaded<Cases...>;
 
 }  // namespace
 
+SchedulerConfig ConfigFor(const RunnerLimits& limits) {
+  return {.context_tokens = limits.context_tokens,
+          .blocks = limits.blocks,
+          .tokens_per_block = limits.tokens_per_block,
+          .max_sequences = limits.max_sequences,
+          .max_step_tokens = limits.max_step_tokens,
+          .pipeline_depth = limits.pipeline_depth,
+          .token_multiple = limits.token_multiple};
+}
+
 Engine::Engine(const SchedulerConfig& config, const MailboxLimits& limits, ModelRunner* runner,
                ScheduleObserver* observer, EngineHooks hooks)
     : pipeline_depth_(config.pipeline_depth),

@@ -37,6 +37,9 @@ struct EngineHooks {
   std::function<void(const absl::Status&)> on_failure = [](const absl::Status&) {};
 };
 
+// A scheduler for what a runner can do; what the operator chooses is left at its default.
+SchedulerConfig ConfigFor(const RunnerLimits& limits);
+
 class Engine {
  public:
   static constexpr absl::Duration kIdleBeat = absl::Milliseconds(250);

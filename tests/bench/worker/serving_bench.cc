@@ -112,17 +112,9 @@ class ServingBench {
  public:
   ServingBench(const Settings& settings, ModelRunner* runner)
       : settings_(settings), runner_(runner) {
-    const RunnerLimits limits = runner->limits();
-    engine_ = std::make_unique<Engine>(
-        SchedulerConfig{.context_tokens = limits.context_tokens,
-                        .blocks = limits.blocks,
-                        .tokens_per_block = limits.tokens_per_block,
-                        .max_sequences = limits.max_sequences,
-                        .max_step_tokens = limits.max_step_tokens,
-                        .pipeline_depth = limits.pipeline_depth,
-                        .token_multiple = limits.token_multiple,
-                        .itl_target = absl::Milliseconds(settings.itl_target_ms)},
-        MailboxLimits{}, runner, &observer_, EngineHooks{});
+    SchedulerConfig config = ConfigFor(runner->limits());
+    config.itl_target = absl::Milliseconds(settings.itl_target_ms);
+    engine_ = std::make_unique<Engine>(config, MailboxLimits{}, runner, &observer_, EngineHooks{});
     engine_->Start();
   }
   ~ServingBench() { engine_->Stop(); }

@@ -73,6 +73,11 @@ def test_llama_completion(http):
     assert text == whole["content"] and probabilities == whole["completion_probabilities"]
     assert ends[-1] and not any(ends[:-1])
     assert http.post("/completion", json=body | {"n": 2}).status_code == 400
+    apart = body | {"include_reasoning": True}
+    reply = http.post("/completion", json=apart).json()
+    assert [w["field"] for w in reply["warnings"]] == ["reasoning_format"]
+    strict = http.post("/completion", json=apart, headers={"Prefer": "handling=strict"})
+    assert strict.status_code == 400 and strict.json()["error"]["param"] == "reasoning_format"
     stopped = http.post("/completion", json=body | {"stop": [text[4:6]]}).json()
     assert stopped["stop_type"] == "word" and stopped["stopping_word"] == text[4:6]
 

@@ -1,7 +1,9 @@
 #include "tests/golden/worker/golden_checkpoints.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
@@ -86,6 +88,35 @@ float NoisyModels::Bound(const std::vector<float>& exact,
   }
   const double count = static_cast<double>(exact.size()) * kNoisyRuns;
   return kSafety * static_cast<float>(std::sqrt(squares / count));
+}
+
+void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, const Device* device,
+                                Arithmetic arithmetic) {
+  ModelHarness model({.folder = checkpoint.folder, .device = device});
+  ModelHarness without_noise({.folder = checkpoint.folder});
+  ASSERT_TRUE(model.ok() && without_noise.ok());
+  NoisyModels noisy(checkpoint.folder, arithmetic);
+  float worst = 0, bound = 0, tightest = 0;
+  for (const GoldenPrompt& prompt : checkpoint.Read()) {
+    for (size_t i = 0; i < prompt.positions.size(); ++i) {
+      const auto end = prompt.ids.begin() + prompt.positions[i] + 1;
+      const auto step = [&](ModelHarness& one) {
+        return one.LogitsAfter({prompt.ids.begin(), end}, /*chunk=*/256);
+      };
+      const std::vector<float> logits = step(model);
+      ASSERT_EQ(logits.size(), prompt.logits[i].size());
+      const float limit = noisy.Bound(step(without_noise), step);
+      bound = std::max(bound, limit);
+      for (size_t id = 0; id < logits.size(); ++id) {
+        const float error = std::fabs(logits[id] - prompt.logits[i][id]);
+        worst = std::max(worst, error);
+        tightest = std::max(tightest, error / limit);
+        ASSERT_LE(error, limit) << "position " << prompt.positions[i] << " id " << id;
+      }
+    }
+  }
+  std::cout << checkpoint.name << ": worst error " << worst << ", bound " << bound << ", at most "
+            << tightest << " of its row's bound\n";
 }
 
 }  // namespace behemoth::worker

@@ -58,4 +58,9 @@ class NoisyModels {
   std::vector<std::unique_ptr<ModelHarness>> models_;
 };
 
+// Every golden row of logits, as `device` (nullptr: the cpu) computes them, is within its bound.
+// Prints the worst error and how near it came.
+void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, const Device* device,
+                                Arithmetic arithmetic);
+
 }  // namespace behemoth::worker

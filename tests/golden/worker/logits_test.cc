@@ -1,9 +1,5 @@
 // Logits and greedy tokens against Hugging Face transformers, over the same dequantized weights, in
 // float on both sides. The bound: golden_checkpoints.h.
-#include <algorithm>
-#include <cmath>
-#include <iostream>
-
 #include "tests/golden/worker/golden_checkpoints.h"
 
 namespace behemoth::worker {
@@ -12,31 +8,7 @@ namespace {
 class GoldenTest : public testing::TestWithParam<GoldenCheckpoint> {};
 
 TEST_P(GoldenTest, LogitsAreWithinTheBoundOfTheReference) {
-  ModelHarness model({.folder = GetParam().folder});
-  ASSERT_TRUE(model.ok());
-  NoisyModels noisy(GetParam().folder, Arithmetic::kFloat);
-  float worst = 0, bound = 0, tightest = 0;
-  for (const GoldenPrompt& prompt : GetParam().Read()) {
-    for (size_t i = 0; i < prompt.positions.size(); ++i) {
-      const auto end = prompt.ids.begin() + prompt.positions[i] + 1;
-      const auto step = [&](ModelHarness& one) {
-        return one.LogitsAfter({prompt.ids.begin(), end}, /*chunk=*/256);
-      };
-      const std::vector<float> logits = step(model);
-      ASSERT_EQ(logits.size(), prompt.logits[i].size());
-      const float limit = noisy.Bound(logits, step);
-      bound = std::max(bound, limit);
-      for (size_t id = 0; id < logits.size(); ++id) {
-        const float error = std::fabs(logits[id] - prompt.logits[i][id]);
-        worst = std::max(worst, error);
-        tightest = std::max(tightest, error / limit);
-        ASSERT_LE(error, limit) << "position " << prompt.positions[i] << " id " << id;
-      }
-    }
-  }
-  RecordProperty("worst_error", std::to_string(worst));
-  std::cout << GetParam().name << ": worst error " << worst << ", bound " << bound << ", at most "
-            << tightest << " of its row's bound\n";
+  ExpectLogitsWithinTheBound(GetParam(), nullptr, Arithmetic::kFloat);
 }
 
 TEST_P(GoldenTest, GreedyTokensAreTheReferenceS) {

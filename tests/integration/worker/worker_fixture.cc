@@ -85,12 +85,8 @@ WorkerFixture::WorkerFixture() : runner_(limits_), board_(v1::GetStatusResponse(
     absl::MutexLock lock(&mutex_);
     failures_.push_back(why);
   };
-  engine_ = std::make_unique<Engine>(SchedulerConfig{.context_tokens = limits_.context_tokens,
-                                                     .blocks = limits_.blocks,
-                                                     .tokens_per_block = limits_.tokens_per_block,
-                                                     .max_sequences = limits_.max_sequences,
-                                                     .max_step_tokens = limits_.max_step_tokens},
-                                     queue_, &runner_, &schedule_observer_, std::move(hooks));
+  engine_ = std::make_unique<Engine>(ConfigFor(limits_), queue_, &runner_, &schedule_observer_,
+                                     std::move(hooks));
   engine_->Start();
   feed_ =
       std::make_unique<LoadFeed>([this] { return ToMessage(board_.reported(), engine_->load()); });

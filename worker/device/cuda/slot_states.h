@@ -53,11 +53,4 @@ class SlotStates {
   std::vector<int32_t> tops_;
 };
 
-// The device's form of a binding; pure, for tests.
-kernels::SlotSampling SamplingOf(const SlotBinding& binding);
-void FillBias(const SamplingParams& params, int32_t vocabulary, float* line);
-void FillTokenUse(const SlotBinding& binding, int32_t vocabulary, uint32_t* line);
-// Returns how many words of the line there are.
-size_t FillPhrases(const SamplingParams& params, int32_t* line);
-
 }  // namespace behemoth::worker::cuda

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "kernels/sampling/sampling.h"
+#include "worker/device/cuda/slot_lines.h"
 #include "worker/sampling/sampler.h"
 
 namespace behemoth::worker {
@@ -20,42 +21,18 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 class DeviceSlot {
  public:
   DeviceSlot(const SlotBinding& binding, int32_t vocabulary)
-      : use_(vocabulary),
+      : slot_(cuda::SamplingOf(binding)),
+        use_(vocabulary),
         bias_(vocabulary, 0.0f),
         history_(kContext),
-        breakers_((vocabulary + 31) / 32),
+        breakers_(cuda::BreakerWords(vocabulary)),
         phrases_(kernels::kPhraseWords) {
-    const SamplingParams& p = *binding.sampling;
-    const int32_t prompt = static_cast<int32_t>(binding.prompt.size());
-    slot_ = {.temperature = p.temperature,
-             .top_p = p.top_p,
-             .min_p = p.min_p,
-             .top_k = p.top_k,
-             .repetition_penalty = p.repetition_penalty,
-             .presence_penalty = p.presence_penalty,
-             .frequency_penalty = p.frequency_penalty,
-             .sequence = binding.sequence,
-             .seed = p.seed,
-             .min_position = prompt + p.min_tokens,
-             .top_logprobs = p.top_logprobs,
-             .has_bias = 1,
-             .tracks_tokens = 1};
-    SetStages(p);
-    SetHistory(binding);
-    kernels::reference::TokenUse({.line = use_.data(),
-                                  .vocabulary = vocabulary,
-                                  .prompt = binding.prompt.data(),
-                                  .prompt_count = prompt,
-                                  .output = binding.output.data(),
-                                  .output_count = static_cast<int>(binding.output.size()),
-                                  .stop = p.stop_ids.data(),
-                                  .stop_count = static_cast<int>(p.stop_ids.size())});
-    if (!p.allowed_ids.empty()) {
-      bias_.assign(bias_.size(), -kInfinity);
-      for (const TokenId id : p.allowed_ids) bias_[id] = 0;
-    }
-    for (const TokenBias& b : p.logit_bias) bias_[b.id] += b.bias <= -100 ? -kInfinity : b.bias;
-    for (const TokenId id : p.banned_ids) bias_[id] = -kInfinity;
+    cuda::FillBias(*binding.sampling, vocabulary, bias_.data());
+    cuda::FillTokenUse(binding, vocabulary, use_.data());
+    const size_t known = cuda::FillHistory(binding, history_.data());
+    breaker_end_ = cuda::BreakerEnd(*binding.sampling, history_.data(), known);
+    cuda::FillBreakers(*binding.sampling, vocabulary, breakers_.data());
+    cuda::FillPhrases(*binding.sampling, phrases_.data());
   }
 
   // `allowed`: empty, or the row's mask.
@@ -87,48 +64,7 @@ class DeviceSlot {
  private:
   static constexpr int64_t kContext = 256;
 
-  void SetStages(const SamplingParams& p) {
-    slot_.has_stages = 1;
-    for (size_t i = 0; i < kSamplerStages; ++i) slot_.order[i] = static_cast<uint8_t>(p.order[i]);
-    slot_.typical_p = p.typical_p;
-    slot_.top_n_sigma = p.top_n_sigma;
-    slot_.xtc_probability = p.xtc_probability;
-    slot_.xtc_threshold = p.xtc_threshold;
-    slot_.smoothing_factor = p.smoothing_factor;
-    slot_.smoothing_curve = p.smoothing_curve;
-    if (!p.dynamic_temperature) return;
-    slot_.has_dynamic_temperature = 1;
-    slot_.dynamic_low = p.dynamic_temperature->low;
-    slot_.dynamic_high = p.dynamic_temperature->high;
-    slot_.dynamic_exponent = p.dynamic_temperature->exponent;
-  }
-
-  void SetHistory(const SlotBinding& binding) {
-    const SamplingParams& p = *binding.sampling;
-    slot_.has_history = 1;
-    slot_.dry_multiplier = p.dry.multiplier;
-    slot_.dry_base = p.dry.base;
-    slot_.dry_allowed_length = p.dry.allowed_length;
-    slot_.dry_last_n = p.dry.last_n;
-    slot_.banned_sequences = static_cast<int32_t>(p.banned_sequences.size());
-    slot_.spanning_breakers = static_cast<int32_t>(p.dry.spanning_breakers.size());
-    std::copy(binding.output.begin(), binding.output.end(),
-              std::copy(binding.prompt.begin(), binding.prompt.end(), history_.begin()));
-    for (const TokenId id : p.dry.breaker_ids) breakers_[id / 32] |= 1u << (id % 32);
-    std::vector<std::vector<TokenId>> lists = p.banned_sequences;
-    for (const SpanningBreaker& breaker : p.dry.spanning_breakers) {
-      lists.push_back(breaker.heads);
-      lists.push_back(breaker.tail);
-    }
-    size_t next = lists.size() + 1;
-    for (size_t i = 0; i < lists.size(); ++i) {
-      phrases_[i] = static_cast<int32_t>(next);
-      for (const TokenId id : lists[i]) phrases_[next++] = id;
-    }
-    phrases_[lists.size()] = static_cast<int32_t>(next);
-  }
-
-  kernels::SlotSampling slot_;
+  const kernels::SlotSampling slot_;
   std::vector<uint32_t> use_;
   std::vector<float> bias_;
   std::vector<int32_t> history_;
@@ -221,6 +157,10 @@ TEST_P(DeviceParityTest, BothDrawTheSameTokens) {
     for (int32_t i = 0; i < 30; ++i) {
       binding.prompt.push_back(static_cast<TokenId>(random() % kinds));
     }
+    // Every fourth comes back from a preemption, with output of its own.
+    for (int32_t i = 0; i < 5 && request % 4 == 1; ++i) {
+      binding.output.push_back(static_cast<TokenId>(random() % kinds));
+    }
     SamplerState host(vocabulary);
     host.Bind(binding);
     DeviceSlot device(binding, vocabulary);
@@ -234,7 +174,8 @@ TEST_P(DeviceParityTest, BothDrawTheSameTokens) {
       // The few ids of the history are likely, so that the output repeats itself.
       for (int32_t id = 0; id < std::min(vocabulary, 4) && kinds == 4; ++id) logits[id] += 9;
       if (request == 7 && step == 3) logits[0] = std::nanf("");
-      const int32_t position = static_cast<int32_t>(binding.prompt.size()) + step;
+      const int32_t position =
+          static_cast<int32_t>(binding.prompt.size() + binding.output.size()) + step;
       std::vector<uint32_t> allowed;
       if (request % 5 == 2) {  // now and then nothing of a small vocabulary is left
         for (int32_t id = 0; id < vocabulary; id += 32) {

@@ -1,4 +1,5 @@
 #include "worker/sampling/sampler.h"
+#include "tests/unit/worker/sampling/chi_square.h"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/sampling/mass.h"
+#include "tests/unit/worker/sampling/chi_square.h"
 
 namespace behemoth::worker {
 namespace {
@@ -94,8 +96,7 @@ TEST_F(ProcessorsTest, PenaltiesMakeTheSameLogits) {
 }
 
 // Nothing outside the reference's set is ever drawn, and what is drawn follows its distribution:
-// chi-square over the ids expected at least 5 times, the rest pooled, at p = 1e-6 (Wilson and
-// Hilferty's normal approximation, z = 4.75).
+// chi-square over the ids expected at least 5 times, the rest pooled, at p = 1e-6.
 TEST_F(ProcessorsTest, DrawsFollowTheSameDistribution) {
   constexpr int32_t kDraws = 12000;
   for (const Json& c : cases_) {
@@ -112,27 +113,7 @@ TEST_F(ProcessorsTest, DrawsFollowTheSameDistribution) {
       state.Bind(binding);  // draws would count as output
       ++hits[SampleOf(state, logits, draw).token];
     }
-    double chi = 0, pooled = 0;
-    int32_t bins = 0, pooled_hits = 0;
-    for (size_t id = 0; id < hits.size(); ++id) {
-      const double expected = probabilities[id] * kDraws;
-      const bool removed = probabilities[id] == 0;
-      EXPECT_FALSE(removed && hits[id] > 0) << c["params"] << " id " << id;
-      if (expected < 5) {
-        pooled += expected;
-        pooled_hits += hits[id];
-        continue;
-      }
-      chi += (hits[id] - expected) * (hits[id] - expected) / expected;
-      ++bins;
-    }
-    if (pooled >= 1) {
-      chi += (pooled_hits - pooled) * (pooled_hits - pooled) / pooled;
-      ++bins;
-    }
-    const double freedom = std::max(1, bins - 1);
-    const double root = 1 - 2 / (9 * freedom) + 4.75 * std::sqrt(2 / (9 * freedom));
-    EXPECT_LT(chi, freedom * root * root * root) << c["params"];
+    ExpectFollows(probabilities, hits, kDraws, 4.75, c["params"].dump());
   }
 }
 

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "kernels/sampling/stage_math.h"
+#include "tests/unit/worker/sampling/chi_square.h"
 #include "worker/sampling/sampler.h"
 
 namespace behemoth::worker {
@@ -111,8 +112,7 @@ TEST_F(StagesTest, RepeatsAndBannedSequencesMakeTheSameLogits) {
   }
 }
 
-// Chi-square over the ids expected at least 5 times, the rest pooled, at p = 0.001 (Wilson and
-// Hilferty's normal approximation, z = 3.09).
+// Chi-square over the ids expected at least 5 times, the rest pooled, at p = 0.001.
 TEST_F(StagesTest, DrawsFollowTheDefinition) {
   constexpr int32_t kDraws = 100'000;
   for (const Json& c : cases_) {
@@ -129,26 +129,7 @@ TEST_F(StagesTest, DrawsFollowTheDefinition) {
       std::vector<float> row = logits;
       ++hits[state.Sample(row, draw).token];
     }
-    double chi = 0, pooled = 0;
-    int32_t bins = 0, pooled_hits = 0;
-    for (size_t id = 0; id < hits.size(); ++id) {
-      const double expected = probabilities[id] * kDraws;
-      EXPECT_FALSE(probabilities[id] == 0 && hits[id] > 0) << c["params"] << " id " << id;
-      if (expected < 5) {
-        pooled += expected;
-        pooled_hits += hits[id];
-        continue;
-      }
-      chi += (hits[id] - expected) * (hits[id] - expected) / expected;
-      ++bins;
-    }
-    if (pooled >= 1) {
-      chi += (pooled_hits - pooled) * (pooled_hits - pooled) / pooled;
-      ++bins;
-    }
-    const double freedom = std::max(1, bins - 1);
-    const double root = 1 - 2 / (9 * freedom) + 3.09 * std::sqrt(2 / (9 * freedom));
-    EXPECT_LT(chi, freedom * root * root * root) << c["params"];
+    ExpectFollows(probabilities, hits, kDraws, 3.09, c["params"].dump());
   }
 }
 

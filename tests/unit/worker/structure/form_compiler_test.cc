@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/synchronization/notification.h>
+#include <absl/time/clock.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -56,6 +57,33 @@ TEST_F(FormCompilerTest, AFormNeedsAVocabularyWhichIsSetOnce) {
   other[7] = "seven";
   EXPECT_TRUE(absl::IsInvalidArgument(SetVocabulary(other)));
   EXPECT_TRUE(Make("{}").ok());
+}
+
+FormState Settled(const Form& form) {
+  while (form.state() == FormState::kWorking) absl::SleepFor(absl::Milliseconds(1));
+  return form.state();
+}
+
+TEST_F(FormCompilerTest, ARestartedFormIsWhereItsTokensLead) {
+  ASSERT_TRUE(SetVocabulary(Bytes()).ok());
+  auto forms = Make(R"({"const":"abc"})");
+  ASSERT_TRUE(forms.ok()) << forms.status();
+  Form& form = *forms->front();
+  form.Advance('"');
+  form.Advance('a');
+  ASSERT_EQ(Settled(form), FormState::kReady);
+  const TokenMask before = *form.mask();
+  form.Advance('b');
+  ASSERT_EQ(Settled(form), FormState::kReady);
+  EXPECT_NE(*form.mask(), before);
+  form.Restart({'"', 'a'});
+  ASSERT_EQ(Settled(form), FormState::kReady);
+  EXPECT_EQ(*form.mask(), before);
+  form.Advance('z');  // leaves the form
+  ASSERT_EQ(Settled(form), FormState::kFailed);
+  form.Restart({'"', 'a'});
+  ASSERT_EQ(Settled(form), FormState::kReady);
+  EXPECT_EQ(*form.mask(), before);
 }
 
 TEST_F(FormCompilerTest, ItsCacheStaysBoundedOverTenThousandSchemas) {
