@@ -2,6 +2,7 @@
 // and what it does with what it cannot compute. Against the reference: cuda_golden_test.cc.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -181,6 +182,46 @@ TEST_F(CudaBackendTest, ACopiedBlockServesAsTheOriginal) {
     logits.push_back(step[0]);
   }
   EXPECT_TRUE(SameBits(logits[0], logits[1]));
+}
+
+// A recorded step serves steps with and without masks: each shape runs in all three ways, twice.
+TEST_F(CudaBackendTest, AMaskIsItsOwnSamplesAndItsOwnSteps) {
+  ModelHarness model(Wide());
+  ASSERT_TRUE(model.ok());
+  constexpr int32_t kBatch = 9;
+  const auto pieces_with = [&](const std::vector<int32_t>& masked, TokenId shift) {
+    std::vector<Piece> pieces;
+    for (int32_t slot = 0; slot < kBatch; ++slot) {
+      pieces.push_back({.slot = slot, .tokens = PromptOf(model, slot), .blocks = TableOf(slot)});
+      if (std::count(masked.begin(), masked.end(), slot) == 0) continue;
+      const TokenId last = model.vocabulary_size() - 1;
+      pieces.back().allowed = {(31 + slot) * shift, last - 5 * shift, last - slot};
+    }
+    return pieces;
+  };
+  const auto best_of = [](const std::vector<float>& logits, std::vector<TokenId> ids) {
+    std::sort(ids.begin(), ids.end());
+    return *std::max_element(ids.begin(), ids.end(), [&](TokenId a, TokenId b) {
+      return logits[static_cast<size_t>(a)] < logits[static_cast<size_t>(b)];
+    });
+  };
+  const auto free_run = pieces_with({}, 0);
+  const std::vector<std::vector<float>> logits = model.Step(free_run);
+  ASSERT_EQ(logits.size(), static_cast<size_t>(kBatch));
+  const std::vector<SampleResult> free = model.result().samples;
+
+  for (const TokenId shift : {1, 2}) {
+    for (const std::vector<int32_t>& masked : {std::vector<int32_t>{4, 8}, {}, {0, 1, 2, 8}}) {
+      const auto pieces = pieces_with(masked, shift);
+      ASSERT_FALSE(model.Step(pieces).empty());
+      for (size_t slot = 0; slot < kBatch; ++slot) {
+        const TokenId wanted = pieces[slot].allowed.empty()
+                                   ? free[slot].token
+                                   : best_of(logits[slot], pieces[slot].allowed);
+        EXPECT_EQ(model.result().samples[slot].token, wanted) << "slot " << slot;
+      }
+    }
+  }
 }
 
 TEST_F(CudaBackendTest, AStepBeyondTheLimitsIsRefused) {

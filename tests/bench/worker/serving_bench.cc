@@ -10,6 +10,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
 #include <absl/synchronization/mutex.h>
+#include <absl/synchronization/notification.h>
 #include <absl/time/clock.h>
 
 #include <algorithm>
@@ -23,6 +24,7 @@
 #include "worker/engine/warm_up.h"
 #include "worker/memory_budget.h"
 #include "worker/runner/model_loader.h"
+#include "worker/structure/form_compiler.h"
 
 namespace behemoth::worker {
 namespace {
@@ -136,7 +138,15 @@ class ServingBench {
     return prompt;
   }
 
-  std::shared_ptr<Clock> Submit(std::vector<TokenId> prompt, int32_t max_tokens) {
+  // What each stream asks of its samples.
+  enum class Sampling {
+    kPlain,
+    kEverything,  // DRY, XTC, penalties, logprobs
+    kForm,        // a JSON text that does not end
+  };
+
+  std::shared_ptr<Clock> Submit(std::vector<TokenId> prompt, int32_t max_tokens,
+                                Sampling sampling = Sampling::kPlain) {
     auto clock = std::make_shared<Clock>();
     GenerationRequest request;
     request.request_id = absl::StrCat("r", ++submitted_);
@@ -146,17 +156,21 @@ class ServingBench {
     request.sampling.top_p = 0.95f;
     request.sampling.seed = static_cast<uint64_t>(submitted_);
     request.sink = clock;
+    if (sampling == Sampling::kEverything) AskForEverything(&request.sampling);
+    if (sampling == Sampling::kForm) request.forms = MakeForm();
     const auto serial = engine_->Submit(std::move(request));
     if (!serial.ok()) std::printf("  refused: %s\n", serial.status().ToString().c_str());
     return clock;
   }
 
   // `batch` streams that all decode; the gaps of the tokens while they do.
-  void Decode(const std::string& name, int32_t batch, int32_t context, int32_t steps) {
+  void Decode(const std::string& name, int32_t batch, int32_t context, int32_t steps,
+              Sampling sampling = Sampling::kPlain) {
     if (!Wants(name)) return;
     std::vector<std::shared_ptr<Clock>> clocks;
     for (int32_t i = 0; i < batch; ++i) {
-      clocks.push_back(Submit(Prompt(context, ++seed_), steps + 200 + batch * context / 64));
+      clocks.push_back(
+          Submit(Prompt(context, ++seed_), steps + 200 + batch * context / 64, sampling));
     }
     absl::Time from = absl::InfinitePast();
     for (const auto& clock : clocks) {
@@ -259,6 +273,64 @@ class ServingBench {
   }
 
  private:
+  static void AskForEverything(SamplingParams* sampling) {
+    sampling->dry = {.multiplier = 0.8f, .breaker_ids = {10, 11, 12, 13}};
+    sampling->xtc_probability = 0.5f;
+    sampling->repetition_penalty = 1.1f;
+    sampling->presence_penalty = sampling->frequency_penalty = 0.2f;
+    sampling->top_logprobs = 5;
+  }
+
+  FormCompiler::Forms MakeForm() {
+    const int32_t vocabulary_size = runner_->limits().vocabulary_size;
+    if (forms_ == nullptr) {
+      forms_ = std::make_unique<FormCompiler>(
+          FormCompilerConfig{.vocabulary_size = vocabulary_size}, [this] { engine_->Wake(); });
+      absl::Notification set;
+      forms_
+          ->SetVocabulary(SomeVocabulary(vocabulary_size), {},
+                          [&](const absl::Status&) { set.Notify(); })
+          .IgnoreError();
+      set.WaitForNotification();
+    }
+    FormCompiler::Forms made;
+    absl::Notification done;
+    const FormSpec spec{.text = R"({"type": "array", "minItems": 200, "items": {"type": "object",
+      "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+      "required": ["name", "age"]}})"};
+    const absl::Status asked =
+        forms_->Make(spec, {}, 1, [&](absl::StatusOr<FormCompiler::Forms> forms) {
+          if (forms.ok()) made = *std::move(forms);
+          done.Notify();
+        });
+    if (!asked.ok()) return {};
+    done.WaitForNotification();
+    if (made.empty()) std::printf("  the form was refused\n");
+    return made;
+  }
+
+  // Each byte, then pieces of one to eight letters, digits and signs.
+  static std::vector<std::string> SomeVocabulary(int32_t size) {
+    std::vector<std::string> tokens;
+    uint32_t state = 1;
+    const auto draw = [&state](uint32_t below) {
+      state = state * 1664525u + 1013904223u;
+      return (state >> 8) % below;
+    };
+    for (int32_t id = 0; id < size; ++id) {
+      if (id < 256) {
+        tokens.emplace_back(1, static_cast<char>(id));
+        continue;
+      }
+      std::string token(draw(2), ' ');
+      for (uint32_t left = 1 + draw(8); left > 0; --left) {
+        token += "abcdefghijklmnopqrstuvwxyz0123456789\"{}[]:,.-"[draw(45)];
+      }
+      tokens.push_back(std::move(token));
+    }
+    return tokens;
+  }
+
   // What the device did, since it was last asked.
   class Meter : public ScheduleObserver {
    public:
@@ -279,6 +351,7 @@ class ServingBench {
   const Settings settings_;
   ModelRunner* const runner_;
   Meter observer_;
+  std::unique_ptr<FormCompiler> forms_;
   std::unique_ptr<Engine> engine_;
   int32_t submitted_ = 0;
   uint32_t seed_ = 0;
@@ -293,6 +366,9 @@ void RunAll(ServingBench& bench, int32_t context) {
   bench.Decode("decode_b64", 64, 128, 96);
   bench.Decode("decode_b1_8k", 1, long_prompt, 64);
   bench.Decode("decode_b16_1k", 16, std::min(1024, context - 300), 64);
+  using Sampling = ServingBench::Sampling;
+  bench.Decode("decode_b64_samplers", 64, 128, 96, Sampling::kEverything);
+  bench.Decode("decode_b16_forms", 16, 128, 128, Sampling::kForm);
   bench.FirstToken("ttft_128", 128, 5);
   bench.FirstToken("ttft_1024", std::min(1024, context - 300), 5);
   bench.FirstToken("prefill_8k", long_prompt, 3);

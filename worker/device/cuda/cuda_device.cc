@@ -59,8 +59,6 @@ class CudaDevice : public Device {
   int32_t pipeline_depth() const override { return cuda::kPipelineDepth; }
   // The GEMM of 65 to 128 rows works in windows of 80, 96 and 128.
   int32_t token_multiple() const override { return 16; }
-  // The kernel does; the upload of masks has a unit test, but has not run on a GPU yet.
-  bool takes_masks() const override { return false; }
   KvType default_kv_type() const override { return KvType::kBfloat16; }
   // The prefill GEMM comes to its full rate at about a thousand rows.
   int32_t default_step_tokens() const override { return 2048; }

@@ -68,12 +68,19 @@ StepPlan ModelHarness::PlanFor(const std::vector<Piece>& pieces) {
     plan.token_ids.insert(plan.token_ids.end(), piece.tokens.begin(), piece.tokens.end());
     plan.block_ids.insert(plan.block_ids.end(), piece.blocks.begin(), piece.blocks.end());
     if (!piece.sample) continue;
-    plan.samples.push_back(
-        {.row = static_cast<int32_t>(plan.rows.size()) - 1,
-         .slot = slot,
-         .position = piece.position + static_cast<int32_t>(piece.tokens.size())});
+    plan.samples.push_back({.row = static_cast<int32_t>(plan.rows.size()) - 1,
+                            .slot = slot,
+                            .position = piece.position + static_cast<int32_t>(piece.tokens.size()),
+                            .mask = MaskOf(piece.allowed)});
   }
   return plan;
+}
+
+std::shared_ptr<const TokenMask> ModelHarness::MaskOf(const std::vector<TokenId>& allowed) const {
+  if (allowed.empty()) return nullptr;
+  TokenMask mask((static_cast<size_t>(vocabulary_size()) + 31) / 32);
+  for (const TokenId id : allowed) mask[static_cast<size_t>(id) / 32] |= 1u << (id % 32);
+  return std::make_shared<const TokenMask>(std::move(mask));
 }
 
 absl::Status ModelHarness::Verdict(const std::vector<Piece>& pieces) {

@@ -32,7 +32,8 @@ struct Piece {
   int32_t position = 0;
   std::vector<BlockId> blocks;  // the whole table
   bool sample = true;
-  int32_t output_count = 0;  // of the tokens, the last ones that are no prompt
+  int32_t output_count = 0;      // of the tokens, the last ones that are no prompt
+  std::vector<TokenId> allowed;  // what its mask lets through; empty: it has none
 };
 
 class ModelHarness {
@@ -59,6 +60,7 @@ class ModelHarness {
  private:
   void Load(const HarnessOptions& options);
   StepPlan PlanFor(const std::vector<Piece>& pieces);
+  std::shared_ptr<const TokenMask> MaskOf(const std::vector<TokenId>& allowed) const;
 
   std::unique_ptr<Device> cpu_;
   ModelFolder folder_;
