@@ -186,7 +186,9 @@ TEST_F(CudaBackendTest, ACopiedBlockServesAsTheOriginal) {
 
 // A recorded step serves steps with and without masks: each shape runs in all three ways, twice.
 TEST_F(CudaBackendTest, AMaskIsItsOwnSamplesAndItsOwnSteps) {
-  ModelHarness model(Wide());
+  HarnessOptions options = Wide();
+  options.max_step_tokens = 2048;
+  ModelHarness model(options);
   ASSERT_TRUE(model.ok());
   constexpr int32_t kBatch = 9;
   const auto pieces_with = [&](const std::vector<int32_t>& masked, TokenId shift) {

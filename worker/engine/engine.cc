@@ -96,30 +96,28 @@ void Engine::Stop() {
 // ---- Engine thread ------------------------------------------------------------------------------
 
 void Engine::Run() {
-  bool idle = true;
+  absl::Time until = absl::InfinitePast();
   while (true) {
-    // Busy: takes what is there. Idle: waits for mail, a deadline, or the next beat.
-    const absl::Time until =
-        idle ? std::min(scheduler_.next_deadline(), absl::Now() + kIdleBeat) : absl::InfinitePast();
     if (!mailbox_.Take(until, &mail_)) return End(absl::UnavailableError("the worker has stopped"));
     const absl::Time now = absl::Now();
     Beat(now);
     Apply(now);
-    const absl::StatusOr<bool> ran = Advance();
-    if (!ran.ok()) {
+    const absl::StatusOr<absl::Time> next = Advance();
+    if (!next.ok()) {
       End(absl::UnavailableError("the worker's device has failed"));
-      return hooks_.on_failure(ran.status());
+      return hooks_.on_failure(next.status());
     }
-    idle = !*ran;
+    until = *next;
   }
 }
 
 // One turn: what the last one and the mail brought is pushed, as many steps as the pipeline holds
-// go out, the oldest comes back. False = there was nothing to run. PlanStep frees what a delivery
-// points at, so nothing is left to deliver before it.
-absl::StatusOr<bool> Engine::Advance() {
+// go out, the oldest comes back. Returns until when only mail is waited for: the past, or if
+// nothing runs a mask's time, a deadline, the next beat. PlanStep frees what a delivery points at,
+// so nothing is left to deliver before it.
+absl::StatusOr<absl::Time> Engine::Advance() {
   Publish();
-  while (steps_in_flight_ < pipeline_depth_) {
+  while (steps_in_flight_ < pipeline_depth_ && scheduler_.masks_due() <= absl::Now()) {
     const StepPlan& plan = scheduler_.PlanStep(absl::Now());
     const bool empty = plan.rows.empty();
     if (!empty) {
@@ -129,14 +127,17 @@ absl::StatusOr<bool> Engine::Advance() {
     if (!scheduler_.deliveries().empty()) Publish();
     if (empty) break;
   }
-  if (steps_in_flight_ == 0) return false;
+  if (steps_in_flight_ == 0) {
+    const absl::Time mask = scheduler_.masks_due(), now = absl::Now();
+    return std::min(scheduler_.next_deadline(), mask > now ? mask : now + kIdleBeat);
+  }
   const absl::StatusOr<StepResult> result = runner_->Await();
   if (!result.ok()) return result.status();
   --steps_in_flight_;
   const absl::Time now = absl::Now();
   Beat(now);
   scheduler_.Commit(*result, now);
-  return true;
+  return absl::InfinitePast();
 }
 
 void Engine::Apply(absl::Time now) {

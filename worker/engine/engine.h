@@ -79,7 +79,7 @@ class Engine {
  private:
   void Run();
   void Apply(absl::Time now);
-  absl::StatusOr<bool> Advance();
+  absl::StatusOr<absl::Time> Advance();
   void Publish();
   void Beat(absl::Time now);
   void End(const absl::Status& why);

@@ -220,7 +220,7 @@ void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   sequence.forced.resize(std::min(sequence.forced.size(), room));
   sequence.tokens.insert(sequence.tokens.end(), sequence.forced.begin(), sequence.forced.end());
   if (sequence.form != nullptr) {
-    for (const TokenId id : sequence.forced) AdvanceForm(sequence, id);
+    for (const TokenId id : sequence.forced) AdvanceForm(sequence, id, now);
   }
   // The slot counts what it sampled; these it has not seen.
   sequence.needs_binding = true;
@@ -233,8 +233,9 @@ void Scheduler::AppendForced(Sequence& sequence, absl::Time now) {
   }
 }
 
-void Scheduler::AdvanceForm(Sequence& sequence, TokenId token) {
+void Scheduler::AdvanceForm(Sequence& sequence, TokenId token, absl::Time now) {
   sequence.form->Advance(token);
+  sequence.form_asked_at = now;
   if (std::exchange(sequence.form_ready, false)) unsettled_forms_.push_back(&sequence);
 }
 

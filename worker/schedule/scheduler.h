@@ -90,6 +90,12 @@ class Scheduler {
 
   // The next step; no rows = nothing to do before a commit or a new request. Good until its Commit.
   const StepPlan& PlanStep(absl::Time now);
+  // Until when planning is put off for masks, without which a running sequence would sit the step
+  // out: infinite while its last token is on the device, then kMaskPatience. Past: plan now.
+  absl::Time masks_due() const;
+  // A mask of 32,768 ids takes some tenths of a millisecond; who is later than this misses a step,
+  // and the others wait no more for that one.
+  static constexpr absl::Duration kMaskPatience = absl::Milliseconds(2);
   // The oldest plan's outcome.
   void Commit(const StepResult& result, absl::Time now);
 
@@ -135,12 +141,12 @@ class Scheduler {
   void AppendForcedIfKnown(Sequence& sequence, absl::Time now);
   void AppendForced(Sequence& sequence, absl::Time now);
   void EmitTokens(Sequence& sequence, TokensEvent event, absl::Time now);
-  void AdvanceForm(Sequence& sequence, TokenId token);
+  void AdvanceForm(Sequence& sequence, TokenId token, absl::Time now);
 
   // scheduler_rewind.cc
   absl::Status CheckRewind(const Sequence& sequence, const worker::Rewind& rewind) const;
-  void TakeBack(Sequence& sequence, int32_t keep_tokens);
-  void RestartForm(Sequence& sequence);
+  void TakeBack(Sequence& sequence, int32_t keep_tokens, absl::Time now);
+  void RestartForm(Sequence& sequence, absl::Time now);
   std::shared_ptr<const SamplingParams> SamplingOf(Sequence& sequence);
   void Park(Request* request, absl::Time now);
   void Unpark(Request* request);

@@ -111,7 +111,7 @@ void Scheduler::AcceptToken(Sequence& sequence, const SampleResult& sample, absl
   } else if (before + 1 >= request->spec.max_tokens) {
     Finish(sequence, FinishReason::kLength, std::nullopt, now);
   } else {
-    if (sequence.form != nullptr) AdvanceForm(sequence, sample.token);
+    if (sequence.form != nullptr) AdvanceForm(sequence, sample.token, now);
     if (!sequence.forced.empty() && sequence.pending == 0) AppendForced(sequence, now);
   }
 }

@@ -70,6 +70,18 @@ void Scheduler::SettleForms(absl::Time now) {
   });
 }
 
+absl::Time Scheduler::masks_due() const {
+  absl::Time due = absl::InfinitePast();
+  for (const Sequence* sequence : running_) {
+    if (sequence->form == nullptr) continue;
+    if (sequence->pending > 0) return absl::InfiniteFuture();
+    if (!sequence->form_ready && sequence->form->state() == FormState::kWorking) {
+      due = std::max(due, sequence->form_asked_at + kMaskPatience);
+    }
+  }
+  return due;
+}
+
 void Scheduler::ReportProgress(absl::Time now) {
   if (now - progress_checked_at_ < config_.progress_interval / 4) return;
   progress_checked_at_ = now;

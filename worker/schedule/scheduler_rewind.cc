@@ -17,7 +17,7 @@ absl::Status Scheduler::Rewind(const std::string& request_id, worker::Rewind rew
   }
   Sequence& sequence = request->sequences[static_cast<size_t>(rewind.sequence)];
   if (absl::Status bad = CheckRewind(sequence, rewind); !bad.ok()) return bad;
-  TakeBack(sequence, rewind.keep_tokens);
+  TakeBack(sequence, rewind.keep_tokens, now);
   for (const TokenId id : rewind.banned) sequence.bans.push_back({rewind.keep_tokens, id});
   Deliver(request, RewoundEvent{.sequence = rewind.sequence, .keep_tokens = rewind.keep_tokens});
   sequence.forced = std::move(rewind.forced);
@@ -68,14 +68,14 @@ absl::Status Scheduler::CheckRewind(const Sequence& sequence, const worker::Rewi
 
 // Leaves the sequence waiting, with the first `keep_tokens` of its output: all else is the path of
 // a preemption.
-void Scheduler::TakeBack(Sequence& sequence, int32_t keep_tokens) {
+void Scheduler::TakeBack(Sequence& sequence, int32_t keep_tokens, absl::Time now) {
   Request* request = sequence.request;
   sequence.voided += std::exchange(sequence.pending, 0);
   const bool queued =
       sequence.state == SequenceState::kWaiting && (sequence.index == 0 || request->forked);
   if (queued) LeaveQueue(sequence);
   sequence.tokens.resize(request->spec.prompt.size() + static_cast<size_t>(keep_tokens));
-  if (sequence.form != nullptr) RestartForm(sequence);
+  if (sequence.form != nullptr) RestartForm(sequence, now);
   std::erase_if(sequence.bans, [&](const PositionBan& b) { return b.position > keep_tokens; });
   if (sequence.running()) {
     Requeue(sequence);
@@ -89,10 +89,11 @@ void Scheduler::TakeBack(Sequence& sequence, int32_t keep_tokens) {
   }
 }
 
-void Scheduler::RestartForm(Sequence& sequence) {
+void Scheduler::RestartForm(Sequence& sequence, absl::Time now) {
   const auto output = sequence.tokens.begin() + sequence.request->prompt_tokens();
   sequence.form->Restart({output, sequence.tokens.end()});
   sequence.form_ready = false;
+  sequence.form_asked_at = now;
   std::erase(unsettled_forms_, &sequence);
   unsettled_forms_.push_back(&sequence);
 }

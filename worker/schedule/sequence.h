@@ -63,6 +63,7 @@ struct Sequence {
   std::vector<PositionBan> bans;  // by position, ascending; none behind the output's end
   std::shared_ptr<Form> form;     // null = any text
   bool form_ready = true;         // its mask is of the known tokens; as of the last PlanStep
+  absl::Time form_asked_at;       // not ready: when the mask was asked for
 
   std::vector<BlockId> blocks;  // the table covering [0, planned)
   bool shares_prompt = false;   // its first blocks are those that its leader's rows filled

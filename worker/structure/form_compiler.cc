@@ -2,11 +2,17 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <exception>
 #include <limits>
+#include <thread>
 #include <utility>
 
 namespace behemoth::worker {
+
+int DefaultMaskThreads() {
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 2, 8);
+}
 
 FormCompiler::FormCompiler(const FormCompilerConfig& config, std::function<void()> wake)
     : config_(config),

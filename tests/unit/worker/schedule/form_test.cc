@@ -67,6 +67,34 @@ TEST(FormTest, ASequenceWaitsForItsMaskAndTheOthersDoNot) {
   }
 }
 
+// The engine asks before each plan: a step that went now would go without the sequence.
+TEST(FormTest, APlanIsPutOffForAMaskButNotForLong) {
+  SchedulerFixture f({.pipeline_depth = 2});
+  const auto form = std::make_shared<FakeForm>();
+  f.SubmitRequest(Formed("r", form));
+  const auto plain = f.Submit({.prompt_tokens = 2, .max_new_tokens = 6});
+  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  ASSERT_TRUE(f.Plan());
+  EXPECT_EQ(f.scheduler().masks_due(), absl::InfiniteFuture()) << "its token is on the device";
+  f.Commit();
+  EXPECT_EQ(f.scheduler().masks_due(), f.now + Scheduler::kMaskPatience);
+  f.now += Scheduler::kMaskPatience;
+  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  // Once late, it holds up no other step.
+  ASSERT_TRUE(f.Plan());
+  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  f.Commit();
+  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  form->Become(FormState::kReady);
+  ASSERT_TRUE(f.Plan());
+  f.Commit();
+  EXPECT_EQ(f.scheduler().masks_due(), f.now + Scheduler::kMaskPatience);
+  form->Become(FormState::kComplete);
+  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  RunDry(f);
+  EXPECT_TRUE(f.closed(plain));
+}
+
 TEST(FormTest, ItsMaskGoesWithTheSample) {
   SchedulerFixture f({});
   const auto form = std::make_shared<FakeForm>();
