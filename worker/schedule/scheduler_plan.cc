@@ -64,7 +64,8 @@ void Scheduler::SettleForms(absl::Time now) {
       Finish(*sequence, FinishReason::kStop, std::nullopt, now);
     } else if (state == FormState::kFailed) {
       Abort(sequence->request,
-            absl::InvalidArgumentError("structure: the text has left it, or nothing can follow"));
+            absl::InvalidArgumentError("structure: the text has left it, nothing can follow, or "
+                                       "following it takes too long"));
     }
     return true;
   });

@@ -32,21 +32,55 @@ absl::string_view MessageOf(const std::exception& error) {
   return colon == absl::string_view::npos ? what : what.substr(colon + 2);
 }
 
-// With one thread nothing is thrown where nobody catches it. No cache: FormCompiler has one.
-xgrammar::CompiledGrammar CompileText(const FormSpec& spec, const std::string& text,
-                                      const Vocabulary& vocabulary) {
-  xgrammar::GrammarCompiler compiler(vocabulary.tokenizer(), /*max_threads=*/1,
-                                     /*cache_enabled=*/false);
-  switch (spec.kind) {
+// A schema's white space is unbounded here and bounded in FormMatcher: written out it would be most
+// of the grammar.
+xgrammar::Grammar GrammarOf(FormSpec::Kind kind, const std::string& text) {
+  switch (kind) {
     case FormSpec::Kind::kJsonSchema:
-      return compiler.CompileJSONSchema(text, /*any_whitespace=*/true, std::nullopt, std::nullopt,
-                                        /*strict_mode=*/true, /*max_whitespace_cnt=*/32);
+      return xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/true, std::nullopt,
+                                               std::nullopt, /*strict_mode=*/true,
+                                               /*max_whitespace_cnt=*/std::nullopt);
     case FormSpec::Kind::kRegex:
-      return compiler.CompileRegex(text);
+      return xgrammar::Grammar::FromRegex(text);
     case FormSpec::Kind::kGrammar:
-      return compiler.CompileGrammar(text);
+      return xgrammar::Grammar::FromEBNF(text);
   }
   __builtin_unreachable();
+}
+
+// Compiling takes time by the number of rules and by their length.
+absl::Status CheckWork(const xgrammar::Grammar& grammar) {
+  const std::string text = grammar.ToString();
+  const auto rules = static_cast<uint64_t>(std::count(text.begin(), text.end(), '\n'));
+  if (rules <= kMaxFormRules && rules * text.size() <= kMaxFormWork) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("too large: it comes to ", rules, " rules of ", text.size(), " bytes"));
+}
+
+// With one thread nothing is thrown where nobody catches it. No cache: FormCompiler has one.
+xgrammar::CompiledGrammar CompileGrammar(const xgrammar::Grammar& grammar,
+                                         const Vocabulary& vocabulary) {
+  xgrammar::GrammarCompiler compiler(vocabulary.tokenizer(), /*max_threads=*/1,
+                                     /*cache_enabled=*/false);
+  return compiler.CompileGrammar(grammar);
+}
+
+absl::Status CheckSize(const Expansion& size) {
+  if (size.depth > kMaxFormDepth) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("groups are nested ", size.depth, " deep, at most ", kMaxFormDepth));
+  }
+  if (size.atoms > kMaxFormAtoms) {
+    return absl::InvalidArgumentError(absl::StrCat("too large: its repetitions come to ",
+                                                   size.atoms, " parts written out, at most ",
+                                                   kMaxFormAtoms));
+  }
+  if (size.operators > kMaxFormOperators) {
+    return absl::InvalidArgumentError(absl::StrCat("too large: ", size.operators,
+                                                   " groups, repetitions and rules, at most ",
+                                                   kMaxFormOperators));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -85,29 +119,28 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
         absl::StrCat("structure.begins_after: more than ", kMaxMarkerBytes, " bytes"));
   }
   std::string text = spec.text;
-  uint64_t atoms = 0;
+  Expansion size;
   if (spec.kind == FormSpec::Kind::kJsonSchema) {
     auto schema = ToCompilable(spec.text);
     if (!schema.ok()) return Bad(spec, schema.status().message());
     text = std::move(schema->json);
-    atoms = schema->atoms;
+    size = schema->size;
   } else if (spec.kind == FormSpec::Kind::kRegex) {
     auto plain = PlainRegex(spec.text);
     if (!plain.ok()) return Bad(spec, plain.status().message());
     text = *std::move(plain);
-    atoms = ExpandedAtoms(text, PatternSyntax::kRegex);
+    size = Expand(text, PatternSyntax::kRegex);
   } else {
     absl::Status classes = CheckGrammarClasses(text);
     if (!classes.ok()) return Bad(spec, classes.message());
-    atoms = ExpandedAtoms(text, PatternSyntax::kGrammar);
+    size = Expand(text, PatternSyntax::kGrammar);
   }
-  if (atoms > kMaxFormAtoms) {
-    return Bad(spec, absl::StrCat("too large: its repetitions come to ", atoms,
-                                  " parts written out, at most ", kMaxFormAtoms));
-  }
+  if (absl::Status bad = CheckSize(size); !bad.ok()) return Bad(spec, bad.message());
   try {
+    const xgrammar::Grammar grammar = GrammarOf(spec.kind, text);
+    if (absl::Status bad = CheckWork(grammar); !bad.ok()) return Bad(spec, bad.message());
     return std::shared_ptr<const CompiledForm>(
-        new CompiledForm(spec, vocabulary, CompileText(spec, text, *vocabulary)));
+        new CompiledForm(spec, vocabulary, CompileGrammar(grammar, *vocabulary)));
   } catch (const std::exception& error) {
     return Bad(spec, MessageOf(error));
   }
@@ -115,7 +148,10 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
 
 CompiledForm::CompiledForm(const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary,
                            xgrammar::CompiledGrammar grammar)
-    : vocabulary_(std::move(vocabulary)), grammar_(std::move(grammar)), marker_(spec.begins_after) {
+    : vocabulary_(std::move(vocabulary)),
+      grammar_(std::move(grammar)),
+      marker_(spec.begins_after),
+      is_json_(spec.kind == FormSpec::Kind::kJsonSchema) {
   if (marker_.size() > 0) ComputeFreeMasks(spec.begins_after.back());
 }
 

@@ -26,7 +26,12 @@ struct FormSpec {
 
 // Bounds of a form; what is over them is INVALID_ARGUMENT (proto/README.md).
 constexpr size_t kMaxFormBytes = 64 << 10;
-constexpr uint64_t kMaxFormAtoms = 16384;  // written out: see ExpandedAtoms
+constexpr uint64_t kMaxFormAtoms = 1 << 19;  // see Expand
+constexpr uint64_t kMaxFormOperators = 2048;
+constexpr int kMaxFormDepth = 256;  // of groups: the library parses recursively
+// Of the library's grammar: what compiling takes is some seconds at most within these.
+constexpr uint64_t kMaxFormRules = 1024;
+constexpr uint64_t kMaxFormWork = 150'000'000;  // rules times their text's bytes
 constexpr size_t kMaxMarkerBytes = 64;
 
 // Finds the first occurrence of a text in a stream of bytes (Knuth, Morris, Pratt). Immutable.
@@ -55,6 +60,8 @@ class CompiledForm {
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   const xgrammar::CompiledGrammar& grammar() const { return grammar_; }
+  // Its white space is free, so somebody has to bound it.
+  bool is_json() const { return is_json_; }
   const Marker& marker() const { return marker_; }
   // In front of the form, `matched` bytes into the marker: all tokens but those that complete the
   // marker and go on with what the form does not begin with.
@@ -69,6 +76,7 @@ class CompiledForm {
   const std::shared_ptr<const Vocabulary> vocabulary_;
   const xgrammar::CompiledGrammar grammar_;
   const Marker marker_;
+  const bool is_json_;
   std::vector<TokenMask> free_masks_;  // [marker bytes]
 };
 

@@ -7,7 +7,7 @@
 namespace behemoth::worker {
 namespace {
 
-constexpr uint64_t kMost = uint64_t{1} << 40;
+constexpr uint64_t kMost = uint64_t{1} << 31;  // its square fits
 
 // The index behind a class or a literal that begins at `at` and ends with `end`.
 size_t Behind(std::string_view text, size_t at, char end) {
@@ -38,12 +38,13 @@ uint64_t Count(std::string_view text, size_t* at) {
 
 }  // namespace
 
-uint64_t ExpandedAtoms(std::string_view text, PatternSyntax syntax) {
-  // Of each open group: what it holds so far, and its last atom.
+Expansion Expand(std::string_view text, PatternSyntax syntax) {
+  // Of each open group: what it holds so far, and its last piece.
   struct Group {
     uint64_t total = 0, last = 0;
   };
   std::vector<Group> open(1);
+  Expansion out;
   const auto add = [&](uint64_t atoms) {
     open.back().total = std::min(open.back().total + atoms, kMost);
     open.back().last = atoms;
@@ -59,6 +60,8 @@ uint64_t ExpandedAtoms(std::string_view text, PatternSyntax syntax) {
       i = end - 1;
     } else if (c == '(') {
       open.push_back({});
+      ++out.operators;
+      out.depth = std::max(out.depth, static_cast<int>(open.size()) - 1);
     } else if (c == ')' && open.size() > 1) {
       const uint64_t atoms = open.back().total;
       open.pop_back();
@@ -67,14 +70,16 @@ uint64_t ExpandedAtoms(std::string_view text, PatternSyntax syntax) {
       const uint64_t more = open.back().last * (Count(text, &i) - 1);
       open.back().total = std::min(open.back().total + more, kMost);
       open.back().last = std::min(open.back().last + more, kMost);
+      ++out.operators;
     } else {
+      if (c == '*' || c == '+' || c == '?' || c == '=') ++out.operators;
       if (c == '\\') ++i;
       add(1);
     }
   }
-  uint64_t total = 0;
-  for (const Group& group : open) total += group.total;
-  return std::min(total, kMost);
+  for (const Group& group : open) out.atoms += group.total;
+  out.atoms = std::min(out.atoms, kMost);
+  return out;
 }
 
 }  // namespace behemoth::worker

@@ -9,9 +9,13 @@ namespace behemoth::worker {
 
 enum class PatternSyntax { kRegex, kGrammar };  // a grammar's literals stand in quotes
 
-// Atoms (characters, classes) of `pattern` with every {m,n} counted as max(m, n) copies, nested
-// ones multiplied. Saturates; what is no pattern gives some number: the compiler says what is
-// wrong.
-uint64_t ExpandedAtoms(std::string_view pattern, PatternSyntax syntax);
+struct Expansion {
+  uint64_t atoms = 0;      // characters and classes; {m,n} as max(m, n) copies of what it repeats
+  uint64_t operators = 0;  // groups, repetitions, rules of a grammar, as they are written
+  int depth = 0;           // of groups in each other
+};
+
+// Saturates; what is no pattern gives some numbers: the compiler says what is wrong.
+Expansion Expand(std::string_view pattern, PatternSyntax syntax);
 
 }  // namespace behemoth::worker

@@ -2,9 +2,24 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 namespace behemoth::worker {
+namespace {
+
+// Of this thread: what other threads do to the machine is not the form's fault.
+absl::Duration ProcessorTime() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return absl::DurationFromTimespec(now);
+}
+
+bool IsEmpty(const TokenMask& mask) {
+  return std::all_of(mask.begin(), mask.end(), [](uint32_t word) { return word == 0; });
+}
+
+}  // namespace
 
 FormMatcher::FormMatcher(std::shared_ptr<const CompiledForm> form, std::vector<TokenId> stop_ids)
     : form_(std::move(form)),
@@ -26,6 +41,7 @@ bool FormMatcher::Accept(TokenId token) {
 }
 
 bool FormMatcher::Follow(const std::string& text) {
+  const absl::Duration began = ProcessorTime();
   utf8_ = WalkUtf8(utf8_, text);
   lost_ = utf8_ == kUtf8Broken || (!text.empty() && !matcher_.AcceptString(text));
   if (lost_ && form_->marker().size() > 0 && at_start_ && utf8_ != kUtf8Broken) {
@@ -35,13 +51,27 @@ bool FormMatcher::Follow(const std::string& text) {
   } else if (!text.empty()) {
     at_start_ = false;
   }
+  const auto last = std::find_if_not(text.rbegin(), text.rend(), IsJsonSpace);
+  const int spaces = static_cast<int>(last - text.rbegin());
+  spaces_ = last == text.rend() ? spaces_ + spaces : spaces;
+  token_time_ = ProcessorTime() - began;
+  lost_ = lost_ || token_time_ > kMaxTokenTime;
   return !lost_;
+}
+
+void FormMatcher::LimitSpaces(TokenMask* mask) const {
+  if (!form_->is_json() || spaces_ < kMaxSpaces) return;
+  TokenMask others = *mask;
+  const std::vector<uint32_t>& no_space = form_->vocabulary().no_space_mask();
+  for (size_t i = 0; i < others.size(); ++i) others[i] &= no_space[i];
+  if (!IsEmpty(others)) *mask = std::move(others);
 }
 
 FormState FormMatcher::Fill(TokenMask* mask) {
   const Vocabulary& vocabulary = form_->vocabulary();
   if (lost_) return FormState::kFailed;
   bool may_end = false;
+  const absl::Duration began = ProcessorTime();
   if (begun_) {
     int64_t shape = static_cast<int64_t>(words_.size());
     DLTensor tensor{.data = words_.data(),
@@ -60,19 +90,20 @@ FormState FormMatcher::Fill(TokenMask* mask) {
     std::memcpy(mask->data(), words_.data(), mask->size() * sizeof(uint32_t));
     const std::vector<uint32_t>& utf8 = vocabulary.utf8_mask(utf8_);
     for (size_t i = 0; i < mask->size(); ++i) (*mask)[i] &= utf8[i];
+    LimitSpaces(mask);
   } else {
     *mask = form_->free_mask(marker_matched_);
   }
-  const auto is_empty = [&] {
-    return std::all_of(mask->begin(), mask->end(), [](uint32_t w) { return w == 0; });
-  };
-  if (may_end && is_empty()) return FormState::kComplete;
+  token_time_ += ProcessorTime() - began;
+  lost_ = token_time_ > kMaxTokenTime;
+  if (lost_) return FormState::kFailed;
+  if (may_end && IsEmpty(*mask)) return FormState::kComplete;
   for (const TokenId id : stop_ids_) {
     uint32_t& word = (*mask)[static_cast<size_t>(id) / 32];
     const uint32_t bit = uint32_t{1} << (id % 32);
     word = may_end ? word | bit : word & ~bit;
   }
-  return is_empty() ? FormState::kFailed : FormState::kReady;
+  return IsEmpty(*mask) ? FormState::kFailed : FormState::kReady;
 }
 
 }  // namespace behemoth::worker

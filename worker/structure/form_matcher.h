@@ -1,6 +1,7 @@
 // Where one sequence stands in its form: token in, mask of the next one out. One thread at a time.
 #pragma once
 
+#include <absl/time/time.h>
 #include <xgrammar/matcher.h>
 
 #include <memory>
@@ -17,6 +18,12 @@ class FormMatcher {
   // `stop_ids` may be sampled where the text may end, and nowhere else.
   FormMatcher(std::shared_ptr<const CompiledForm> form, std::vector<TokenId> stop_ids);
 
+  // A form can be so ambiguous that its possible readings grow with the text: who takes longer than
+  // this for a token, in processor time, is lost.
+  static constexpr absl::Duration kMaxTokenTime = absl::Milliseconds(250);
+  // Of white space in a row; more only where nothing else fits.
+  static constexpr int kMaxSpaces = 32;
+
   // False: the text has left the form; it stays left. A stop id at a place where the text may end
   // changes nothing.
   bool Accept(TokenId token);
@@ -25,6 +32,7 @@ class FormMatcher {
 
  private:
   bool Follow(const std::string& text);
+  void LimitSpaces(TokenMask* mask) const;
 
   const std::shared_ptr<const CompiledForm> form_;
   const std::vector<TokenId> stop_ids_;
@@ -33,6 +41,8 @@ class FormMatcher {
   Utf8State utf8_ = kUtf8Start;  // behind
   bool at_start_ = true;         // nothing of the form yet
   bool lost_ = false;
+  int spaces_ = 0;             // at the text's end
+  absl::Duration token_time_;  // of the last token, as far as it is known
   xgrammar::GrammarMatcher matcher_;
   std::vector<int32_t> words_;  // of xgrammar's vocabulary, which has one id more
 };

@@ -122,7 +122,7 @@ class Converter {
  public:
   absl::StatusOr<json> Convert(const json& schema, const std::string& path, int depth) {
     if (depth > kMaxDepth) return Bad(path, "nested too deep");
-    ++atoms;
+    ++size.atoms;
     if (schema.is_boolean() && schema.get<bool>()) return json::object();
     if (!schema.is_object()) return Bad(path, "must be a schema that something fits");
     auto out = Restriction(schema, path, depth);
@@ -140,10 +140,16 @@ class Converter {
     return out;
   }
 
-  // Of what was converted last.
-  uint64_t atoms = 0;
+  // Of what was converted last; xgrammar takes the repetitions of items as they are.
+  Expansion size;
 
  private:
+  void Add(const Expansion& pattern) {
+    size.atoms += pattern.atoms;
+    size.operators += pattern.operators;
+    size.depth = std::max(size.depth, pattern.depth);
+  }
+
   // Refuses every restricting keyword but `known`.
   absl::Status Only(const json& schema, const std::string& path, Keywords known) {
     for (const auto& [key, value] : schema.items()) {
@@ -248,7 +254,7 @@ class Converter {
       if (fits) values.push_back(value);
     }
     if (values.empty()) return Bad(path, "no value fits");
-    atoms += values.dump().size();
+    size.atoms += values.dump().size();
     return json{{"enum", values}};
   }
 
@@ -373,7 +379,7 @@ class Converter {
     } else {
       return json{{"type", "string"}};
     }
-    atoms += ExpandedAtoms(pattern, PatternSyntax::kRegex);
+    Add(Expand(pattern, PatternSyntax::kRegex));
     return json{{"type", "string"}, {"pattern", pattern}};
   }
 
@@ -415,7 +421,7 @@ class Converter {
       if (low > high) return Bad(path, "no integer fits");
       if (out.size() > 1) out = json{{"type", type}, {"minimum", low}, {"maximum", high}};
     }
-    atoms += 64;
+    size.atoms += 64;
     return out;
   }
 
@@ -448,12 +454,12 @@ class Converter {
                  *least <= static_cast<int64_t>(schema["prefixItems"].size()))) {
       out["items"] = false;
     } else {
-      const uint64_t before = std::exchange(atoms, 0);
+      const uint64_t before = std::exchange(size.atoms, 0);
       auto items = Convert(schema.contains("items") ? schema["items"] : json(true), path + "/items",
                            depth + 1);
       if (!items.ok()) return items;
       const int64_t times = std::max<int64_t>({*least, *most, 1});
-      atoms = before + atoms * static_cast<uint64_t>(times);
+      size.atoms = before + size.atoms * static_cast<uint64_t>(times);
       out["items"] = *std::move(items);
     }
     if (*least >= 0) out["minItems"] = *least;
@@ -497,7 +503,7 @@ class Converter {
       auto one = Convert(value, absl::StrCat(path, "/properties/", key), depth + 1);
       if (!one.ok()) return one;
       out["properties"][key] = *std::move(one);
-      atoms += key.size();
+      size.atoms += key.size();
     }
     // Others are never produced: one of a declared name would be held to no schema.
     out["additionalProperties"] = false;
@@ -534,7 +540,7 @@ class Converter {
       if (!safe.ok()) return Bad(path + "/patternProperties", safe.status().message());
       auto value = Convert(patterns.begin().value(), path + "/patternProperties", depth + 1);
       if (!value.ok()) return value;
-      atoms += ExpandedAtoms(*safe, PatternSyntax::kRegex);
+      Add(Expand(*safe, PatternSyntax::kRegex));
       out["patternProperties"][*safe] = *std::move(value);
       return out;
     }
@@ -576,7 +582,7 @@ absl::StatusOr<CompilableSchema> ToCompilable(std::string_view schema) {
   auto converted = converter.Convert(parsed, "#", 0);
   if (!converted.ok()) return converted.status();
   return CompilableSchema{.json = converted->dump(-1, ' ', false, json::error_handler_t::replace),
-                          .atoms = converter.atoms};
+                          .size = converter.size};
 }
 
 }  // namespace behemoth::worker

@@ -7,15 +7,16 @@
 
 #include <absl/status/statusor.h>
 
-#include <cstdint>
 #include <string>
 #include <string_view>
+
+#include "worker/structure/expansion.h"
 
 namespace behemoth::worker {
 
 struct CompilableSchema {
   std::string json;
-  uint64_t atoms = 0;  // what it expands to, as ExpandedAtoms counts
+  Expansion size;  // as Expand counts
 };
 
 // INVALID_ARGUMENT, without the field's name but with the path in the schema.

@@ -13,6 +13,8 @@ constexpr Utf8State kUtf8Start = 0;
 constexpr Utf8State kUtf8States = 8;
 constexpr Utf8State kUtf8Broken = 8;
 
+constexpr bool IsJsonSpace(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
 Utf8State WalkUtf8(Utf8State state, std::string_view bytes);
 
 }  // namespace behemoth::worker

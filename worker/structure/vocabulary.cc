@@ -59,6 +59,11 @@ Vocabulary::Vocabulary(std::vector<std::string> tokens)
       utf8_masks_[state][id / 32] |= uint32_t{1} << (id % 32);
     }
   }
+  no_space_mask_.assign(mask_words(), 0);
+  for (size_t id = 0; id < tokens_.size(); ++id) {
+    if (!tokens_[id].empty() && IsJsonSpace(tokens_[id][0])) continue;
+    no_space_mask_[id / 32] |= uint32_t{1} << (id % 32);
+  }
 }
 
 bool Vocabulary::Equals(const std::vector<std::string>& tokens,

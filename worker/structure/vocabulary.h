@@ -31,6 +31,8 @@ class Vocabulary {
   const std::string& text(TokenId id) const { return tokens_[static_cast<size_t>(id)]; }
   // The tokens that go on as UTF-8 from that state; mask_words() words.
   const std::vector<uint32_t>& utf8_mask(Utf8State state) const { return utf8_masks_[state]; }
+  // The tokens that do not begin with JSON's white space; mask_words() words.
+  const std::vector<uint32_t>& no_space_mask() const { return no_space_mask_; }
   bool Equals(const std::vector<std::string>& tokens,
               const std::vector<uint32_t>& control_ids) const;
   // Has one id more than we have: size() stands for "the text may end here", whatever the request's
@@ -42,7 +44,7 @@ class Vocabulary {
 
   const std::vector<std::string> tokens_;
   const xgrammar::TokenizerInfo tokenizer_;
-  std::vector<uint32_t> utf8_masks_[kUtf8States];
+  std::vector<uint32_t> utf8_masks_[kUtf8States], no_space_mask_;
 };
 
 }  // namespace behemoth::worker

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import jsonschema
@@ -81,6 +82,40 @@ def test_grammars():
     assert set(texts(second, choice)) <= {"north", 'south "pole"'}
 
 
+def test_forms_of_real_size_are_compiled_soon():
+    string = {"type": "string"}
+    cases = [{"type": "object", "properties": {f"p{i}": string for i in range(300)}},
+             {"type": "object", "properties": {f"p{i}": string for i in range(300)},
+              "required": [f"p{i}" for i in range(300)]},
+             {"type": "string", "maxLength": 20000},
+             {"type": "array", "items": {"type": "integer"}, "maxItems": 2000},
+             {"anyOf": [{"type": "object", "properties": {"kind": {"const": f"v{i}"}, "x": string},
+                         "required": ["kind"]} for i in range(200)]}]
+    for case, answer in zip(cases, sample({"kind": "json_schema", "text": json.dumps(case)}
+                                          for case in cases), strict=True):
+        assert "error" not in answer, (case, answer)
+        assert answer["ms"] < 2000 and answer["bytes"] < 256 << 20, (case, answer)
+
+
+def test_white_space_between_values_comes_to_an_end():
+    case = {"type": "array", "items": {"type": "boolean"}, "minItems": 3}
+    [answer] = sample([{"kind": "json_schema", "text": json.dumps(case), "samples": 40}])
+    found = [bytes.fromhex(one["text"]).decode() for one in answer["samples"]]
+    assert max(len(run) for text in found for run in re.findall(r"\s*", text)) in range(8, 64)
+
+
+# More and more readings with each letter: who takes too long is lost, and says so.
+@pytest.mark.parametrize("regex", ["(a{1,700}){1,700}", "((((a{0,25}){0,25}){0,25}){0,25})",
+                                   "(a*)*(a*)*(a*)*(a*)*(a*)*b"])
+def test_an_ambiguous_form_ends_in_time(regex):
+    start = time.monotonic()
+    [answer, alive] = sample([{"kind": "regex", "text": regex, "samples": 1},
+                              {"kind": "regex", "text": "a"}])
+    assert "error" in answer or answer["samples"][0].get("failed") or answer["samples"][0]["complete"]
+    assert time.monotonic() - start < 60
+    assert texts(alive, "a")
+
+
 def test_a_form_behind_a_marker_begins_exactly_there():
     schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
     [answer] = sample([{"kind": "json_schema", "text": json.dumps(schema), "samples": 40,
@@ -130,6 +165,18 @@ def test_a_form_behind_a_marker_begins_exactly_there():
     ("regex", "\\bword\\b"),
     ("regex", "(?<!x)y"),
     ("regex", "("* 20000),
+    ("regex", "(" * 30000 + "a" + ")" * 30000),
+    ("regex", "(" * 300 + "a" + ")" * 300),
+    ("regex", "(a*)*" * 5000),
+    ("regex", "(a*)*" * 1000),
+    ("regex", "a?" * 16000),
+    ("regex", "a?" * 1000),
+    ("grammar", "root ::= " + "(" * 30000 + '"a"' + ")" * 30000),
+    ("grammar", "root ::= " + "(" * 15000 + '"a"' + ")*" * 15000),
+    ("grammar", "root ::= a0\n" + "".join(f"a{i} ::= a{i + 1}\n" for i in range(3000))
+     + 'a3000 ::= "x"'),
+    ("json_schema", json.dumps({"type": "object",
+                                "properties": {f"p{i}": {"type": "string"} for i in range(2200)}})),
     ("regex", "[é-ü]"),
     ("grammar", "root ::= [а-я]"),
     ("grammar", "start ::= \"a\""),
