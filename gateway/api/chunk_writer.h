@@ -20,7 +20,7 @@ struct ChunkExtras {
   std::span<const TokenLogprobs> logprobs;
   std::span<const uint32_t> token_ids;
   std::optional<Usage> usage;         // continuous_usage_stats
-  std::optional<size_t> text_offset;  // completions' logprobs: code points sent before
+  std::optional<size_t> text_offset;  // completions' logprobs: code points in front
 };
 
 struct ChunkFinish {

@@ -216,7 +216,9 @@ void GenerationSession::OnDelta(uint32_t index, GenerationDelta delta) {
   if (options_.output.return_token_ids) extras.token_ids = delta.ids;
   if (options_.output.continuous_usage_stats) extras.usage = Tail().usage;
   extras.text_offset = choice.text_offset;
-  choice.text_offset += CodePoints(delta.text.content);
+  // By the tokens, as a whole reply counts: their text may be held back and come later than they
+  // do.
+  for (const TokenLogprobs& one : delta.logprobs) choice.text_offset += CodePoints(one.token.bytes);
   const ChatDelta text{.content = delta.text.content, .reasoning = delta.text.reasoning};
   AppendText(index, text, extras);
   SendChunks();

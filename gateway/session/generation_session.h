@@ -65,7 +65,7 @@ class GenerationSession final : public Exchange,
     std::vector<uint32_t> ids;
     std::vector<TokenLogprobs> logprobs;
     SequenceEnd end;
-    size_t text_offset = 0;  // code points sent before
+    size_t text_offset = 0;  // code points before the next token, echo included
     absl::Time last_tokens = absl::InfinitePast();
   };
 

@@ -114,7 +114,7 @@ def test_random_requests(http, part):
         route, body = request_of(seed)
         one, two = whole(http, route, body), streamed(http, route, body)
         for (index, a), b in zip(sorted(one[0].items()), (v for _, v in sorted(two[0].items()))):
-            for key in ("text", "reasoning", "finish", "stop", "ids", "logprobs"):
+            for key in ("text", "reasoning", "finish", "stop", "ids", "logprobs", "offsets"):
                 assert a[key] == b[key], (seed, index, key, body)
         assert one[0].keys() == two[0].keys() == set(range(body["n"]))
         one[1].pop("prompt_tokens_details"), two[1].pop("prompt_tokens_details")  # the cache's
