@@ -5,6 +5,8 @@
 
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
 #include "kernels/common/ptx.cuh"
 #include "kernels/w4a16_gemm/decode_gemm.h"
 #include "kernels/w4a16_gemm/fragments.cuh"
@@ -15,27 +17,64 @@ namespace {
 
 constexpr int kMTiles = kUnitRows / 16;
 
-// How one instance is built: weights, padded activation rows, instruction family, consumer warps,
-// and the part of a unit's rows that it multiplies (1 / kUnitParts, whole blobs).
-template <WeightKind kWeightKind, int kPaddedRows, bool kUseWgmma, int kConsumerWarps,
+// How one instance is built: weights, padded activation rows, family, consumer warps, and the part
+// of a unit's rows that it multiplies (1 / kUnitParts, whole blobs).
+template <WeightKind kWeightKind, int kPaddedRows, GemmFamily kGemmFamily, int kConsumerWarps,
           int kUnitParts = 1>
 struct Variant {
   static constexpr int kParts = kUnitParts;
   static constexpr WeightKind kKind = kWeightKind;
   static constexpr int kRows = kPaddedRows;
-  static constexpr bool kWgmma = kUseWgmma;
+  static constexpr GemmFamily kFamily = kGemmFamily;
+  static constexpr bool kWgmma = kFamily == GemmFamily::kWgmma;
   static constexpr int kWarps = kConsumerWarps;
   static constexpr int kTiles = kMTiles / kParts / kWarps;  // m-tiles of a warp
   static constexpr int kQuads = kRows / 8;                  // accumulator quads of an m-tile
   static constexpr int kConsumers = 32 * kWarps;
   // Registers come in equal parts to the warps of a block, and 65,536 are those of whole
-  // warpgroups: three start with 168. More than 64 rows need more, so the producer's warpgroup (of
-  // which one thread works) gives its own away: 2 x 128 x 240 + 128 x 24 = 64,512.
-  static constexpr bool kMovesRegisters = kRows > 64;
+  // warpgroups: three start with 168. wgmma with more than 64 rows needs more, so the producer's
+  // warpgroup (of which one thread works) gives its own away: 2 x 128 x 240 + 128 x 24 = 64,512.
+  static constexpr bool kMovesRegisters = kWgmma && kRows > 64;
   static constexpr int kConsumerRegisters = 240, kProducerRegisters = 24;
-  static constexpr int kThreads = kConsumers + (kMovesRegisters ? 128 : 32);
+  // kAsync has no producer: a ninth warp would leave 168 registers a thread instead of 255, and 128
+  // rows need more.
+  static constexpr bool kFeedsItself = kFamily == GemmFamily::kAsync;
+  static constexpr int kThreads = kConsumers + (kMovesRegisters ? 128 : kFeedsItself ? 0 : 32);
+  // Arrivals that fill a stage: each thread's for its own copies, or one for the bulk copies.
+  static constexpr int kFullArrivals = kFeedsItself ? kThreads : 1;
   using Accumulators = float[kTiles][kQuads][4];
 };
+
+// Kernels that a device never selects have no body in its code: they would take long to compile.
+template <typename V>
+constexpr bool kHasCode =
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    ptx::kHasWgmma || V::kFamily != GemmFamily::kWgmma;
+#else
+    V::kFamily == GemmFamily::kAsync;
+#endif
+
+// launch(std::integral_constant<WeightKind, weight>()).
+template <typename LaunchOfKind>
+KernelError LaunchForKind(WeightKind weight, LaunchOfKind launch) {
+  switch (weight) {
+    case WeightKind::kInt4:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4>());
+    case WeightKind::kInt4ZeroPoint:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4ZeroPoint>());
+    case WeightKind::kBf16:
+      return launch(std::integral_constant<WeightKind, WeightKind::kBf16>());
+    case WeightKind::kInt4Group64:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4Group64>());
+    case WeightKind::kInt4ZeroPointGroup64:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4ZeroPointGroup64>());
+    case WeightKind::kInt4Group32:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4Group32>());
+    case WeightKind::kInt4ZeroPointGroup32:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4ZeroPointGroup32>());
+  }
+  return {kInvalidArgument, "W4A16 GEMM: unknown weight kind"};
+}
 
 // Shared memory: stages of [unit][activation slice], then full and empty barriers.
 template <typename V>
@@ -53,7 +92,7 @@ struct Ring {
   __device__ uint32_t Empty(int stage) const { return Full(stage) + 8; }
   __device__ void Init() const {
     for (int stage = 0; stage < stages; ++stage) {
-      ptx::BarrierInit(Full(stage), 1);
+      ptx::BarrierInit(Full(stage), V::kFullArrivals);
       ptx::BarrierInit(Empty(stage), V::kWarps * release_lanes);
     }
     ptx::FenceBarrierInit();
@@ -117,19 +156,6 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring
   ptx::WgmmaWait<0>();
   __syncwarp();
   ptx::BarrierArriveIf(lane < ring.release_lanes && held >= 0, ring.Empty(max(held, 0)));
-}
-
-template <typename V>
-__device__ inline void AccumulateMma(typename V::Accumulators& acc, const Ring<V>& ring, int steps,
-                                     Cursor& cursor, int warp, int lane) {
-  for (int step = 0; step < steps; ++step) {
-    ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
-    MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
-                                               ring.Slice(cursor.stage), warp, lane);
-    __syncwarp();
-    if (lane < ring.release_lanes) ptx::BarrierArrive(ring.Empty(cursor.stage));
-    cursor.Advance(ring.stages);
-  }
 }
 
 template <typename V>

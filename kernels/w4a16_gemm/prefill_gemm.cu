@@ -26,7 +26,7 @@ struct TilePlace {
   int row_tile;
   int token_tile;
 };
-__device__ inline TilePlace PlaceOf(const PrefillParameters& p, int index) {
+[[maybe_unused]] __device__ inline TilePlace PlaceOf(const PrefillParameters& p, int index) {
   const int group = index / (kTokenTilesTogether * p.row_tiles);
   const int first = group * kTokenTilesTogether;
   const int width = min(kTokenTilesTogether, p.token_tiles - first);
@@ -123,10 +123,8 @@ __device__ void ConsumeTiles(const PrefillParameters& p, const Ring<V>& ring) {
 }
 
 template <typename V>
-__global__ void __launch_bounds__(V::kThreads, 1)
-    PrefillGemmKernel(const __grid_constant__ PrefillParameters p) {
-  extern __shared__ __align__(128) uint8_t shared[];
-  const Ring<V> ring = {ptx::SharedAddress(shared), p.config.stages, p.config.release_lanes};
+__device__ void RunBlock(const PrefillParameters& p, uint32_t shared) {
+  const Ring<V> ring = {shared, p.config.stages, p.config.release_lanes};
   ptx::AllowSuccessor();
   if (threadIdx.x == 0) ring.Init();
   __syncthreads();
@@ -141,25 +139,29 @@ __global__ void __launch_bounds__(V::kThreads, 1)
 }
 
 template <typename V>
+__global__ void __launch_bounds__(V::kThreads, 1)
+    PrefillGemmKernel(const __grid_constant__ PrefillParameters p) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  if constexpr (kHasCode<V>) RunBlock<V>(p, ptx::SharedAddress(shared));
+}
+
+template <typename V>
 KernelError LaunchTiles(const PrefillParameters& p, const LaunchContext& context) {
   return Launch(PrefillGemmKernel<V>,
                 {dim3(p.config.blocks), dim3(V::kThreads), p.config.shared_bytes}, context, p);
 }
 
-template <WeightKind kKind>
-KernelError LaunchPrefillKind(const PrefillParameters& p, const LaunchContext& context) {
-  return p.config.tile_rows == kUnitRows
-             ? LaunchTiles<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps>>(p, context)
-             : LaunchTiles<Variant<kKind, kPrefillTileTokens, true, kPrefillWarps, 2>>(p, context);
-}
+template <WeightKind kKind, int kParts>
+using TileVariant = Variant<kKind, kPrefillTileTokens, GemmFamily::kWgmma, kPrefillWarps, kParts>;
 
-// One launch of the decode GEMM for each 128 rows: the next one's weights are on their way while
-// this one ends.
+// One launch of the decode GEMM for each window: the next one's weights are on their way while this
+// one ends.
 KernelError LaunchStripes(const PrefillGemmConfig& config, WeightKind weight, DecodeGemmArgs args,
                           LaunchContext context) {
   args.act_rows = config.padded_rows;
-  for (args.first_row = 0; args.first_row < args.m; args.first_row += kPrefillTileTokens) {
-    const bool is_last = args.m - args.first_row <= kPrefillTileTokens;
+  const int window_rows = config.full_window.padded_rows;
+  for (args.first_row = 0; args.first_row < args.m; args.first_row += window_rows) {
+    const bool is_last = args.m - args.first_row <= window_rows;
     const KernelError error =
         LaunchDecodeGemm(is_last ? config.last_window : config.full_window, weight, args, context);
     if (!error.ok()) return error;
@@ -185,23 +187,11 @@ KernelError LaunchPrefillGemm(const PrefillGemmConfig& config, WeightKind weight
   const PrefillParameters p = {args, config, RowTiles(args.n) * (kUnitRows / config.tile_rows),
                                config.padded_rows / kPrefillTileTokens,
                                args.k / UnitColumns(weight)};
-  switch (weight) {
-    case WeightKind::kInt4:
-      return LaunchPrefillKind<WeightKind::kInt4>(p, context);
-    case WeightKind::kInt4ZeroPoint:
-      return LaunchPrefillKind<WeightKind::kInt4ZeroPoint>(p, context);
-    case WeightKind::kBf16:
-      return LaunchPrefillKind<WeightKind::kBf16>(p, context);
-    case WeightKind::kInt4Group64:
-      return LaunchPrefillKind<WeightKind::kInt4Group64>(p, context);
-    case WeightKind::kInt4ZeroPointGroup64:
-      return LaunchPrefillKind<WeightKind::kInt4ZeroPointGroup64>(p, context);
-    case WeightKind::kInt4Group32:
-      return LaunchPrefillKind<WeightKind::kInt4Group32>(p, context);
-    case WeightKind::kInt4ZeroPointGroup32:
-      return LaunchPrefillKind<WeightKind::kInt4ZeroPointGroup32>(p, context);
-  }
-  return {kInvalidArgument, "LaunchPrefillGemm: unknown weight kind"};
+  return LaunchForKind(weight, [&](auto kind) {
+    constexpr WeightKind kKind = decltype(kind)::value;
+    return config.tile_rows == kUnitRows ? LaunchTiles<TileVariant<kKind, 1>>(p, context)
+                                         : LaunchTiles<TileVariant<kKind, 2>>(p, context);
+  });
 }
 
 }  // namespace behemoth::kernels

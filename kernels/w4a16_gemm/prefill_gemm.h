@@ -4,7 +4,8 @@
 // weights and 256 B of activations per column of k, 24 B a clock of the L2's about 30.
 // Two walks. kTiles: a block owns whole tiles, weights come from L2; its last wave of blocks is
 // rarely full. kStripes: the decode GEMM with windows of up to 128 rows; every block has the same
-// work, and each window reads the weights from memory again. Stripes for few rows, tiles for many.
+// work, and each window reads the weights from memory again. Stripes for few rows, tiles for many;
+// stripes for any number where there is no wgmma.
 // A row's bits are the decode GEMM's: where one of its stripes ends inside a tile, the sum begins
 // anew and the pieces are added in the same order. So they depend on the weights, the row's
 // activations and StripeMap only: not on m, not on the chunk, not on which of the two kernels ran.
@@ -37,17 +38,19 @@ struct PrefillGemmConfig {
   size_t shared_bytes = 0;
   // The decode GEMM's of the same matrix: where a tile's sum is cut into pieces.
   StripeMap map = {};
-  // kStripes: of 128 rows, and of those that are left.
+  // kStripes: of as many rows as the windows hold (128, or 64 where that is all that fits), and of
+  // those that are left.
   DecodeGemmConfig full_window = {}, last_window = {};
-  int release_lanes = 1;  // as in DecodeGemmConfig; kTiles
+  GemmFamily family = GemmFamily::kWgmma;  // kTiles: kWgmma; kStripes: kAsync or kWgmma
+  int release_lanes = 1;                   // as in DecodeGemmConfig
 };
 
-// nullopt: n or k out of range, or the device has no wgmma (it needs sm_90a).
+// nullopt: m, n, k out of range, or the device is older than sm_80.
 std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
                                                    const DeviceLimits& limits);
 
-// Recomputes what follows from walk and tile_rows (256 or 128); benches and tests use it to force a
-// choice.
+// Recomputes what follows from walk, family and tile_rows (256 or 128); benches and tests use it to
+// force a choice. nullopt: does not fit, or the device lacks the family.
 std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
                                                      const PrefillGemmShape& shape,
                                                      const DeviceLimits& limits);
