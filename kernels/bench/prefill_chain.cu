@@ -51,7 +51,11 @@ std::vector<Choice> Choices(int m, bool sweep) {
   std::vector<Choice> choices = {{"tiles 256", {.tile_rows = 256}}};
   if (m < 1024) choices.push_back({"tiles 128", {.tile_rows = 128}});
   if (m <= 1024) choices.push_back({"stripes", {.walk = PrefillWalk::kStripes}});
-  choices.push_back({"async", {.walk = PrefillWalk::kStripes, .family = GemmFamily::kAsync}});
+  choices.push_back({"async", {.tile_rows = 256, .family = GemmFamily::kAsync}});
+  if (m <= 2048) {
+    choices.push_back(
+        {"async str.", {.walk = PrefillWalk::kStripes, .family = GemmFamily::kAsync}});
+  }
   if (m >= 512) choices.push_back({"uncut 256", {.tile_rows = 256}, false, false});
   return choices;
 }

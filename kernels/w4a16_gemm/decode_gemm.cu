@@ -1,5 +1,5 @@
 // The decode GEMM's door, and the families fed by bulk copies.
-#include "kernels/w4a16_gemm/decode_gemm_async.h"
+#include "kernels/w4a16_gemm/async_family.h"
 #include "kernels/w4a16_gemm/decode_gemm_kernel.cuh"
 
 namespace behemoth::kernels {

@@ -1,7 +1,5 @@
-// The decode GEMM's instances for every device: a file of its own, so that builds compile it beside
-// the others.
-#include "kernels/w4a16_gemm/decode_gemm_async.h"
-
+// The decode GEMM's instances for every device.
+#include "kernels/w4a16_gemm/async_family.h"
 #include "kernels/w4a16_gemm/decode_gemm_kernel.cuh"
 
 namespace behemoth::kernels {

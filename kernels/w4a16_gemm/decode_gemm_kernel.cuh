@@ -73,75 +73,27 @@ __device__ void Produce(const KernelParameters& p, const Ring<V>& ring, int begi
   }
 }
 
-// A block's copies of its own stripe into the ring, 16 bytes a thread and copy; nothing where a
-// producer brings them.
+// The stripe's units and slices in turn; nothing where a producer brings them.
 template <typename V>
-struct Feed {
+struct StripeFeed {
   const KernelParameters& p;
   const Ring<V>& ring;
   int step, end;  // the next to load, and the stripe's end
   Cursor cursor = {};
 
-  // All threads but for one stage, which Next fills during the first step.
-  __device__ void Start() {
-    if constexpr (V::kFeedsItself) {
-      for (int i = 1; i < ring.stages; ++i) Next();
-    }
-  }
-  // Into the stage that was read in the step before.
   __device__ void Next() {
     if constexpr (V::kFeedsItself) {
       if (step == end) return;
-      // A fresh barrier is in the phase before its first: parity 1 passes at once.
-      ptx::BarrierWait(ring.Empty(cursor.stage), cursor.parity ^ 1);
-      LoadUnit();
-      LoadSlice();
-      ptx::CopyAsyncArrive(ring.Full(cursor.stage));
+      using R = Ring<V>;
+      const int64_t chunk = int64_t{step % p.map.steps_per_tile} * (UnitColumns(V::kKind) / 8);
+      CopyStage<V>(
+          ring, cursor,
+          {static_cast<const uint8_t*>(p.args.weight) + int64_t{step} * R::kUnitBytes,
+           p.args.act + (chunk * p.args.act_rows + p.args.first_row) * 8, p.args.act_rows});
       ++step;
-      cursor.Advance(ring.stages);
-    }
-  }
-
- private:
-  __device__ void LoadUnit() const {
-    constexpr int kBytes = Ring<V>::kUnitBytes;
-    const auto* from = static_cast<const uint8_t*>(p.args.weight) + int64_t{step} * kBytes;
-    const uint32_t to = ring.Unit(cursor.stage);
-#pragma unroll
-    for (int first = 0; first < kBytes; first += V::kThreads * 16) {
-      const int at = first + static_cast<int>(threadIdx.x) * 16;
-      if (at < kBytes) ptx::CopyAsync16(to + at, from + at);
-    }
-  }
-  __device__ void LoadSlice() const {
-    constexpr int kChunks = UnitColumns(V::kKind) / 8, kPieces = kChunks * V::kRows;
-    const int column = step % p.map.steps_per_tile;
-    const uint32_t to = ring.Slice(cursor.stage);
-#pragma unroll
-    for (int first = 0; first < kPieces; first += V::kThreads) {
-      const int piece = first + static_cast<int>(threadIdx.x);  // [chunk][row]
-      const int row = p.args.first_row + piece % V::kRows;
-      const int64_t chunk = int64_t{column} * kChunks + piece / V::kRows;
-      if (piece < kPieces) {
-        ptx::CopyAsync16(to + piece * 16, p.args.act + (chunk * p.args.act_rows + row) * 8);
-      }
     }
   }
 };
-
-template <typename V>
-__device__ inline void AccumulateMma(typename V::Accumulators& acc, const Ring<V>& ring, int steps,
-                                     Cursor& cursor, Feed<V>& feed, int warp, int lane) {
-  for (int step = 0; step < steps; ++step) {
-    ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
-    feed.Next();
-    MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
-                                               ring.Slice(cursor.stage), warp, lane);
-    __syncwarp();
-    if (lane < ring.release_lanes) ptx::BarrierArrive(ring.Empty(cursor.stage));
-    cursor.Advance(ring.stages);
-  }
-}
 
 // A tile that several blocks share: its blocks, in the order in which their pieces are added.
 struct SharedTile {
@@ -203,8 +155,8 @@ __device__ void Consume(const KernelParameters& p, const Ring<V>& ring, int begi
   const SharedTile head(p.map, begin / p.map.steps_per_tile);
   const SharedTile tail(p.map, (end - 1) / p.map.steps_per_tile);
   uint32_t before_head = ~0u, before_tail = ~0u;
-  Feed<V> feed = {p, ring, begin, end};
-  feed.Start();
+  StripeFeed<V> feed = {p, ring, begin, end};
+  StartFeed(feed, ring.stages);
   Cursor cursor;
   for (int step = begin, tile = head.tile; step < end; ++tile) {
     const int steps = min(end, (tile + 1) * p.map.steps_per_tile) - step;

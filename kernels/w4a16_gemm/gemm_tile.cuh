@@ -158,6 +158,61 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring
   ptx::BarrierArriveIf(lane < ring.release_lanes && held >= 0, ring.Empty(max(held, 0)));
 }
 
+// What a block that feeds itself copies into a stage: a unit, and a slice [chunks of 8 columns]
+// [act_rows][8] from its first row on.
+struct StageSource {
+  const uint8_t* unit;
+  const bf16* act;
+  int act_rows;
+};
+
+// All threads, 16 bytes a thread and copy; the stage is full when each thread's have landed. Waits
+// until everyone has left the stage.
+template <typename V>
+__device__ inline void CopyStage(const Ring<V>& ring, Cursor& cursor, const StageSource& from) {
+  // A fresh barrier is in the phase before its first: parity 1 passes at once.
+  ptx::BarrierWait(ring.Empty(cursor.stage), cursor.parity ^ 1);
+  constexpr int kUnitBytes = Ring<V>::kUnitBytes, kBytesAtOnce = V::kThreads * 16;
+  const int thread = static_cast<int>(threadIdx.x);
+  const uint32_t unit = ring.Unit(cursor.stage);
+#pragma unroll
+  for (int first = 0; first < kUnitBytes; first += kBytesAtOnce) {
+    const int at = first + thread * 16;
+    if (at < kUnitBytes) ptx::CopyAsync16(unit + at, from.unit + at);
+  }
+  constexpr int kPieces = UnitColumns(V::kKind) / 8 * V::kRows;
+  const uint32_t slice = ring.Slice(cursor.stage);
+#pragma unroll
+  for (int first = 0; first < kPieces; first += V::kThreads) {
+    const int piece = first + thread;  // [chunk][row]
+    const int64_t line = int64_t{piece / V::kRows} * from.act_rows + piece % V::kRows;
+    if (piece < kPieces) ptx::CopyAsync16(slice + piece * 16, from.act + line * 8);
+  }
+  ptx::CopyAsyncArrive(ring.Full(cursor.stage));
+  cursor.Advance(ring.stages);
+}
+
+// Fills the ring but for one stage: each step of AccumulateMma then loads into the stage that was
+// read in the step before.
+template <typename Feed>
+__device__ inline void StartFeed(Feed& feed, int stages) {
+  for (int i = 1; i < stages; ++i) feed.Next();
+}
+
+template <typename V, typename Feed>
+__device__ inline void AccumulateMma(typename V::Accumulators& acc, const Ring<V>& ring, int steps,
+                                     Cursor& cursor, Feed& feed, int warp, int lane) {
+  for (int step = 0; step < steps; ++step) {
+    ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
+    feed.Next();
+    MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
+                                               ring.Slice(cursor.stage), warp, lane);
+    __syncwarp();
+    if (lane < ring.release_lanes) ptx::BarrierArrive(ring.Empty(cursor.stage));
+    cursor.Advance(ring.stages);
+  }
+}
+
 template <typename V>
 __device__ inline void Clear(typename V::Accumulators& acc) {
 #pragma unroll

@@ -4,8 +4,7 @@
 // weights and 256 B of activations per column of k, 24 B a clock of the L2's about 30.
 // Two walks. kTiles: a block owns whole tiles, weights come from L2; its last wave of blocks is
 // rarely full. kStripes: the decode GEMM with windows of up to 128 rows; every block has the same
-// work, and each window reads the weights from memory again. Stripes for few rows, tiles for many;
-// stripes for any number where there is no wgmma.
+// work, and each window reads the weights from memory again. Stripes for few rows, tiles for many.
 // A row's bits are the decode GEMM's: where one of its stripes ends inside a tile, the sum begins
 // anew and the pieces are added in the same order. So they depend on the weights, the row's
 // activations and StripeMap only: not on m, not on the chunk, not on which of the two kernels ran.
@@ -31,7 +30,7 @@ enum class PrefillWalk { kTiles, kStripes };
 struct PrefillGemmConfig {
   PrefillWalk walk = PrefillWalk::kTiles;
   int padded_rows = 0;  // m rounded up to whole tiles: the padding of `act` and packed `out`
-  int tile_rows = 0;    // 256, or 128 where that fills the last wave of blocks better
+  int tile_rows = 0;    // 256, or 128 (kWgmma) where that fills the last wave of blocks better
   int tiles = 0;        // of tile_rows weight rows x 128 tokens
   int blocks = 0;
   int stages = 0;
@@ -41,7 +40,7 @@ struct PrefillGemmConfig {
   // kStripes: of as many rows as the windows hold (128, or 64 where that is all that fits), and of
   // those that are left.
   DecodeGemmConfig full_window = {}, last_window = {};
-  GemmFamily family = GemmFamily::kWgmma;  // kTiles: kWgmma; kStripes: kAsync or kWgmma
+  GemmFamily family = GemmFamily::kWgmma;  // or kAsync
   int release_lanes = 1;                   // as in DecodeGemmConfig
 };
 

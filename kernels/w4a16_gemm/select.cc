@@ -107,16 +107,30 @@ int WindowRows(int rows, GemmFamily family) {
   return rows <= 80 ? 80 : rows <= 96 ? 96 : 128;
 }
 
-// In steps of 128 rows. What a window costs beside its steps (its first stage, the epilogue, the
-// last block's adding of up to five pieces) is a fit to an H100's times for 72 to 1,024 rows.
-double StripesTime(int m, const StripeMap& map) {
-  constexpr double kEndsOfFull = 29, kEndsOfLast128 = 19, kEndsOfLast = 8;
+// What a window costs beside its steps (its first stage, the epilogue, the last block's adding of
+// up to five pieces), in steps of 128 rows.
+struct WindowEnds {
+  double full, last_128, last_fewer;
+};
+// Fits to an H100's times, for 72 to 1,024 rows with wgmma. mma.sync's steps take longer.
+constexpr WindowEnds kWgmmaEnds = {29, 19, 8};
+constexpr WindowEnds kAsyncEnds = {12, 8, 4};
+
+// The time of a window's step in that of 128 rows.
+double StepTime(int rows, GemmFamily family) {
+  if (rows == 128) return 1;
+  if (family == GemmFamily::kAsync) return rows == 64 ? 0.6 : rows == 32 ? 0.4 : 0.3;
+  return rows >= 80 ? 0.8 : rows == 64 ? 0.7 : 0.55;
+}
+
+// In steps of 128 rows.
+double StripesTime(int m, const StripeMap& map, GemmFamily family) {
+  const WindowEnds& ends = family == GemmFamily::kWgmma ? kWgmmaEnds : kAsyncEnds;
   const double steps = static_cast<double>(map.steps()) / map.blocks;
   const int full_windows = (m - 1) / kPrefillTileTokens;
-  const int last = WindowRows(m - full_windows * kPrefillTileTokens, GemmFamily::kWgmma);
-  const double last_time = last == 128 ? 1 : last >= 80 ? 0.8 : last == 64 ? 0.7 : 0.55;
-  return full_windows * (steps + kEndsOfFull) + last_time * steps +
-         (last == 128 ? kEndsOfLast128 : kEndsOfLast);
+  const int last = WindowRows(m - full_windows * kPrefillTileTokens, family);
+  return full_windows * (steps + ends.full) + StepTime(last, family) * steps +
+         (last == 128 ? ends.last_128 : ends.last_fewer);
 }
 
 std::optional<DecodeGemmConfig> WindowOf(int rows, const PrefillGemmConfig& prefill,
@@ -153,7 +167,9 @@ std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
   choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
   choice.padded_rows = static_cast<int>(TokenTiles(shape)) * kPrefillTileTokens;
   if (choice.walk == PrefillWalk::kStripes) return WithWindows(choice, shape, limits);
-  if (choice.family != GemmFamily::kWgmma || !limits.has_wgmma()) return std::nullopt;
+  const bool has_tile = choice.family == GemmFamily::kWgmma ||
+                        (choice.family == GemmFamily::kAsync && choice.tile_rows == kUnitRows);
+  if (!has_tile || !HasFamily(choice.family, limits)) return std::nullopt;
   const int parts = kUnitRows / choice.tile_rows;
   const int64_t tiles = TokenTiles(shape) * RowTiles(shape.n) * parts;
   const int stage_bytes =
@@ -181,13 +197,15 @@ std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape
   const double whole = waves(whole_tiles) * map.steps_per_tile;
   const double half = 0.63 * waves(2 * whole_tiles) * map.steps_per_tile;
   PrefillGemmConfig choice;
-  if (!limits.has_wgmma()) {
-    choice.walk = PrefillWalk::kStripes, choice.family = GemmFamily::kAsync;
-    return CompletePrefillGemm(choice, shape, limits);
+  choice.family = limits.has_wgmma() ? GemmFamily::kWgmma : GemmFamily::kAsync;
+  const bool halves = choice.family == GemmFamily::kWgmma && half < whole;
+  choice.tile_rows = halves ? kUnitRows / 2 : kUnitRows;
+  choice.walk = PrefillWalk::kTiles;
+  if (StripesTime(shape.m, map, choice.family) >= (halves ? half : whole)) {
+    const auto tiles = CompletePrefillGemm(choice, shape, limits);
+    if (tiles) return tiles;  // two stages may not fit where windows of 64 rows do
   }
-  choice.tile_rows = half < whole ? kUnitRows / 2 : kUnitRows;
-  const bool stripes = StripesTime(shape.m, map) < std::min(whole, half);
-  choice.walk = stripes ? PrefillWalk::kStripes : PrefillWalk::kTiles;
+  choice.walk = PrefillWalk::kStripes;
   return CompletePrefillGemm(choice, shape, limits);
 }
 

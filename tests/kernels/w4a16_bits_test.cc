@@ -167,10 +167,15 @@ TEST_P(RowBits, AreTheSameInEveryKernelAndForEveryNumberOfRows) {
       ExpectSample(Decode(m, GemmFamily::kWgmma), sample, "wgmma" + rows);
     }
   }
+  const auto [kind, n, k, epilogue, release_lanes] = GetParam();
   for (const int m : {1, 8, 64, 65, 90, 128, 200}) {
     const std::string rows = ", m " + std::to_string(m);
     ExpectSample(Prefill(m, {.walk = PrefillWalk::kStripes, .family = GemmFamily::kAsync}), sample,
                  "stripes by cp.async" + rows);
+    const PrefillGemmConfig tiles = {.tile_rows = 256, .family = GemmFamily::kAsync};
+    const bool fit = CompletePrefillGemm(tiles, {m, n, k, kind}, limits_).has_value();
+    EXPECT_TRUE(fit || limits_.shared_bytes_per_block < 160'000) << "two stages";
+    if (fit) ExpectSample(Prefill(m, tiles), sample, "tiles by cp.async" + rows);
     if (!limits_.has_wgmma()) continue;
     for (const int tile_rows : {256, 128}) {
       ExpectSample(Prefill(m, {.tile_rows = tile_rows}), sample,

@@ -163,7 +163,7 @@ TEST(SelectPrefillGemmTest, RefusesWhatNoKernelCanDo) {
 }
 
 // Windows of 128 rows wherever two stages of them fit: 99 KB hold those of all kinds but three.
-TEST(SelectPrefillGemmTest, WithoutWgmmaAnyNumberOfRowsWalksTheStripes) {
+TEST(SelectPrefillGemmTest, WithoutWgmmaBothWalksAreFedByCpAsync) {
   for (const DeviceLimits& device : {kA100, kL40s, kB200, kRtxPro6000}) {
     for (const WeightKind kind : kAllKinds) {
       const bool is_large = UnitBytes(kind) > UnitBytes(WeightKind::kInt4ZeroPoint);
@@ -171,7 +171,17 @@ TEST(SelectPrefillGemmTest, WithoutWgmmaAnyNumberOfRowsWalksTheStripes) {
       for (const int m : {1, 20, 64, 65, 128, 129, 200, 2048, 8190}) {
         const auto config = SelectPrefillGemm({m, 14336, 12288, kind}, device);
         ASSERT_TRUE(config.has_value()) << device.compute_capability << ", m " << m;
-        EXPECT_EQ(config->walk, PrefillWalk::kStripes);
+        EXPECT_EQ(config->family, GemmFamily::kAsync);
+        const bool tiles = config->walk == PrefillWalk::kTiles;
+        EXPECT_TRUE(tiles || m < 8190 || window == 64);
+        EXPECT_FALSE(tiles && (m <= 200 || window == 64));
+        if (tiles) {
+          EXPECT_EQ(config->tile_rows, kUnitRows);
+          EXPECT_EQ(config->blocks, device.sm_count);
+          EXPECT_GE(config->stages, 2);
+          EXPECT_LE(config->shared_bytes + 64, size_t(device.shared_bytes_per_block));
+          continue;
+        }
         EXPECT_EQ(config->full_window.family, GemmFamily::kAsync);
         EXPECT_EQ(config->full_window.padded_rows, window);
         EXPECT_GE(config->last_window.padded_rows, (m - 1) % window + 1);
