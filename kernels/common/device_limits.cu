@@ -37,6 +37,8 @@ KernelError QueryDeviceLimits(int ordinal, DeviceLimits* limits) {
   if (error != cudaSuccess) return {error, "cudaSetDevice"};
   int code = 0;
   error = CodeArchitecture(reinterpret_cast<const void*>(Probe), &code);
+  // The one means by name what the other means too: no code for this device.
+  if (error == cudaErrorInvalidDeviceFunction) error = cudaErrorNoKernelImageForDevice;
   if (error != cudaSuccess) return {error, "cudaFuncGetAttributes"};
   size_t free_bytes = 0, total_bytes = 0;
   error = cudaMemGetInfo(&free_bytes, &total_bytes);
