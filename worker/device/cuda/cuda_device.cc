@@ -60,9 +60,9 @@ class CudaDevice : public Device {
   // The GEMMs compute windows of 16, 32, 64 and 128 rows; with wgmma also of 80 and 96.
   int32_t token_multiple() const override { return 16; }
   KvType default_kv_type() const override { return KvType::kBfloat16; }
-  // With wgmma the prefill GEMM comes to its full rate at about a thousand rows; without, each 128
-  // rows take their own time, and a longer step would only keep decodes waiting.
-  int32_t default_step_tokens() const override { return limits_.has_wgmma() ? 2048 : 512; }
+  // Where the prefill GEMM comes to its full rate: with wgmma at about 2,048 rows, without at 1,024
+  // (kernels/README.md), and a step takes longer there.
+  int32_t default_step_tokens() const override { return limits_.has_wgmma() ? 2048 : 1024; }
   uint64_t default_kv_bytes() const override { return 0; }
 
   absl::StatusOr<DeviceNeeds> Needs(const ModelShape& shape,
@@ -101,10 +101,6 @@ class CudaDevice : public Device {
   const std::string name_;
   const kernels::DeviceLimits limits_;
 };
-
-}  // namespace
-
-namespace {
 
 // The limits of GPU `ordinal`, which becomes the thread's current one.
 absl::StatusOr<kernels::DeviceLimits> OpenLimits(int32_t ordinal, const cudaDeviceProp& gpu) {
