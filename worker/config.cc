@@ -50,7 +50,7 @@ void AddCapacityFlags(Config& config, CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_option("--max-step-tokens,--max-num-batched-tokens", config.max_step_tokens,
-                 "Tokens in one step; 0 = 512 (cpu) or 2048 (cuda), at least --max-num-seqs")
+                 "Tokens in one step; 0 = the device's: cpu 512, H100 2048, other GPUs 1024")
       ->check(CLI::Range(0, 65536))
       ->capture_default_str();
   app.add_option("--kv-cache-dtype", config.kv_cache_dtype, "auto = float32 (cpu) or bf16 (cuda)")

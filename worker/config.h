@@ -31,7 +31,7 @@ struct Config {
 
   int max_model_len = 0;    // 0 = the model's, capped to what fits
   int max_num_seqs = 64;    // rows of a step
-  int max_step_tokens = 0;  // 0 = the device's own: cpu 512, cuda 2,048; at least max_num_seqs
+  int max_step_tokens = 0;  // 0 = the device's own (worker/device); at least max_num_seqs
   std::string kv_cache_dtype = "auto";  // auto, float32 (cpu), bf16, fp8 (cuda)
   bool enable_prefix_caching = true;
   // Twice a decode step of the 123B model on its GPU, 23.5 ms: others who are served beside a long

@@ -62,6 +62,7 @@ struct Matrix {
 enum { kQkv, kOut, kGateUp, kDown, kHead };
 
 constexpr int kHidden = 12288;
+constexpr const char* kFamilyNames[] = {"async", "bulk", "wgmma"};
 constexpr int kBatches[] = {1, 2, 4, 8, 16, 32, 64};
 
 struct Chain {
@@ -196,10 +197,13 @@ std::vector<DecodeGemmConfig> Choices(int m, bool sweep, const DeviceLimits& lim
   if (!selected) std::exit(1);
   if (!sweep) return {*selected};
   std::vector<DecodeGemmConfig> choices;
-  for (const GemmFamily family : {GemmFamily::kBulk, GemmFamily::kWgmma}) {
+  for (const GemmFamily family : {GemmFamily::kAsync, GemmFamily::kBulk, GemmFamily::kWgmma}) {
+    if (family == GemmFamily::kBulk && !limits.has_bulk_copy()) continue;
     if (family == GemmFamily::kWgmma && (m < 16 || !limits.has_wgmma())) continue;
-    for (const int ring_bytes : {113 << 10, 160 << 10, 227 << 10}) {
+    for (const int ring_bytes : {99 << 10, 113 << 10, 160 << 10, 227 << 10}) {
+      if (ring_bytes > limits.shared_bytes_per_block) continue;
       for (const int prefetch : {0, 24}) {
+        if (family == GemmFamily::kAsync && prefetch > 0) continue;
         DecodeGemmConfig choice;
         choice.family = family, choice.padded_rows = PaddedRows(m);
         choice.stages = ring_bytes / (UnitBytes(WeightKind::kInt4) +
@@ -252,9 +256,9 @@ int Run(int layers, Mode mode) {
           "m %2d %-5s stages %2d prefetch %2d: %9.1f us %6.0f GB/s %5.1f %% of limit  %s "
           " "
           "logits %g %g\n",
-          m, choice.family == GemmFamily::kBulk ? "mma" : "wgmma", choice.stages,
-          choice.prefetch_steps, ms * 1e3, bytes / ms / 1e6, 100 * limit_ms / ms,
-          same ? "same bits" : "OTHER BITS", row[0], row[12345]);
+          m, kFamilyNames[static_cast<int>(choice.family)], choice.stages, choice.prefetch_steps,
+          ms * 1e3, bytes / ms / 1e6, 100 * limit_ms / ms, same ? "same bits" : "OTHER BITS",
+          row[0], row[12345]);
       if (mode == Mode::kMatrices) chain.TimeMatrices(m, choice);
     }
   }

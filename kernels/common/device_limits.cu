@@ -1,6 +1,10 @@
 #include "kernels/common/device_limits.h"
 
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "kernels/common/code_architecture.cuh"
 
 namespace behemoth::kernels {
 namespace {
@@ -9,6 +13,9 @@ struct Attribute {
   cudaDeviceAttr name;
   int* value;
 };
+
+// All code of a build is compiled for the same architectures: this kernel tells which one runs.
+__global__ void Probe() {}
 
 }  // namespace
 
@@ -26,10 +33,17 @@ KernelError QueryDeviceLimits(int ordinal, DeviceLimits* limits) {
     const cudaError_t error = cudaDeviceGetAttribute(attribute.value, attribute.name, ordinal);
     if (error != cudaSuccess) return {error, "cudaDeviceGetAttribute"};
   }
+  cudaError_t error = cudaSetDevice(ordinal);
+  if (error != cudaSuccess) return {error, "cudaSetDevice"};
+  int code = 0;
+  error = CodeArchitecture(reinterpret_cast<const void*>(Probe), &code);
+  // The one means by name what the other means too: no code for this device.
+  if (error == cudaErrorInvalidDeviceFunction) error = cudaErrorNoKernelImageForDevice;
+  if (error != cudaSuccess) return {error, "cudaFuncGetAttributes"};
   size_t free_bytes = 0, total_bytes = 0;
-  const cudaError_t error = cudaMemGetInfo(&free_bytes, &total_bytes);
+  error = cudaMemGetInfo(&free_bytes, &total_bytes);
   if (error != cudaSuccess) return {error, "cudaMemGetInfo"};
-  limits->compute_capability = 10 * major + minor;
+  limits->compute_capability = std::min(10 * major + minor, code);
   limits->l2_bytes = l2_bytes;
   limits->memory_bytes = static_cast<int64_t>(total_bytes);
   return {};

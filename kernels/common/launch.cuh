@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "kernels/common/code_architecture.cuh"
 #include "kernels/common/kernel_error.h"
 #include "kernels/common/launch_context.h"
 
@@ -18,6 +19,13 @@ struct LaunchShape {
   size_t shared_bytes = 0;
 };
 
+// Code for sm_80 and sm_89 does not wait for its predecessor, not even where a newer device runs
+// it.
+inline bool WaitsForPredecessor(const void* kernel) {
+  int architecture = 0;
+  return CodeArchitecture(kernel, &architecture) == cudaSuccess && architecture >= 90;
+}
+
 template <typename... Parameters, typename... Arguments>
 KernelError Launch(void (*kernel)(Parameters...), const LaunchShape& shape,
                    const LaunchContext& context, Arguments&&... arguments) {
@@ -27,6 +35,8 @@ KernelError Launch(void (*kernel)(Parameters...), const LaunchShape& shape,
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return {error, "cudaFuncSetAttribute"};
   }
+  // Asked once: all kernels of a build are compiled alike, and a process drives GPUs of one kind.
+  static const bool may_overlap = WaitsForPredecessor(reinterpret_cast<const void*>(kernel));
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -36,7 +46,7 @@ KernelError Launch(void (*kernel)(Parameters...), const LaunchShape& shape,
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = context.stream;
   config.attrs = &overlap;
-  config.numAttrs = context.overlap_predecessor ? 1 : 0;
+  config.numAttrs = context.overlap_predecessor && may_overlap ? 1 : 0;
   const cudaError_t error =
       cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...);
   return {error, error == cudaSuccess ? "" : "cudaLaunchKernelEx"};

@@ -1,7 +1,7 @@
 // Thin names for the PTX instructions that CUDA C++ has no words for. Each wrapper is one
 // instruction (waits: one loop); the source of truth is the PTX ISA, section named beside each
 // group. What needs sm_90 compiles to nothing below it: callers select a kernel by DeviceLimits
-// first.
+// first. mbarriers and cp.async are sm_80's.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,9 @@ __device__ inline void FenceBarrierInit() {
 __device__ inline void BarrierArrive(uint32_t barrier) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+#else
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}\n" ::"r"(barrier)
+               : "memory");
 #endif
 }
 // Predicated, so that a warp stays converged around wgmma.
@@ -74,6 +77,17 @@ __device__ inline void BarrierWait(uint32_t barrier, uint32_t parity) {
       "}\n" ::"r"(barrier),
       "r"(parity)
       : "memory");
+#else
+  uint32_t done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+  }
 #endif
 }
 
@@ -126,6 +140,11 @@ __device__ inline void CopyAsyncCommit() { asm volatile("cp.async.commit_group;"
 template <int kPending>
 __device__ inline void CopyAsyncWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+// Arrives at the barrier, which counts this thread among its arrivals, once all CopyAsync16 that
+// the thread has issued have landed.
+__device__ inline void CopyAsyncArrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 // ---- Tensor cores of a warp: "ldmatrix", "mma.m16n8k16"

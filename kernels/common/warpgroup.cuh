@@ -9,6 +9,13 @@ namespace behemoth::kernels::ptx {
 #define BEHEMOTH_WGMMA 1
 #endif
 
+// A kernel with wgmma has no body in code that could not run it: it would take long to compile.
+#if defined(BEHEMOTH_WGMMA) || !defined(__CUDA_ARCH__)
+inline constexpr bool kHasWgmma = true;
+#else
+inline constexpr bool kHasWgmma = false;
+#endif
+
 __device__ inline void WgmmaFence() {
 #ifdef BEHEMOTH_WGMMA
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

@@ -80,7 +80,7 @@ struct PrefillBlock {
   // Warp 0. K and V of tile `tile` into stage tile % 2, once everyone has left it.
   __device__ void LoadTile(int tile) const {
     const int stage = tile & 1;
-    if (tile >= 2) WaitPhase(Empty(stage), ((tile >> 1) - 1) & 1);
+    if (tile >= 2) ptx::BarrierWait(Empty(stage), ((tile >> 1) - 1) & 1);
     const int32_t* table =
         args.block_table + static_cast<size_t>(chunk.row) * args.block_table_stride;
     const char* block =
@@ -281,9 +281,9 @@ struct PrefillBlock {
       if (warp == 0 && tile + 1 < tiles) LoadTile(tile + 1);
       uint32_t k_tile = shared + kStages + 2 * stage * kStoredTileBytes;
       uint32_t v_tile = k_tile + kStoredTileBytes;
-      WaitPhase(Full(stage, 0), parity);
+      ptx::BarrierWait(Full(stage, 0), parity);
       if constexpr (kConverts) {
-        WaitPhase(Full(stage, 1), parity);
+        ptx::BarrierWait(Full(stage, 1), parity);
         __syncthreads();  // everyone is done with the pair converted before
         Convert(base, stage);
         __syncthreads();
@@ -295,14 +295,14 @@ struct PrefillBlock {
       const int first_token = tile * kTokensPerBlock;
       if (first_token + kTokensPerBlock > all_visible) Mask(s, first_token);
       Softmax(s, scale_log2);
-      if constexpr (!kConverts) WaitPhase(Full(stage, 1), parity);
+      if constexpr (!kConverts) ptx::BarrierWait(Full(stage, 1), parity);
       const int valid = chunk.kv_len - first_token;
       if (valid >= kTokensPerBlock) {
         Values<false>(v_tile, s, valid);
       } else {
         Values<true>(v_tile, s, valid);
       }
-      Arrive(Empty(stage));
+      ptx::BarrierArrive(Empty(stage));
     }
     StoreOutput(v_scale);
   }

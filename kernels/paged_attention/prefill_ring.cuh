@@ -166,7 +166,7 @@ __device__ void LoadQuery(const PagedAttentionArgs& args, const S& shared,
       (static_cast<size_t>(piece.chunk.q_begin) * args.shape.q_heads + piece.kv_head * group) *
           (8 * kVectors) +
       vector * 8;
-  WaitPhase(shared.QueryEmpty(slot, consumer), ((round >> 1) & 1) ^ 1);
+  ptx::BarrierWait(shared.QueryEmpty(slot, consumer), ((round >> 1) & 1) ^ 1);
   const uint32_t tile = shared.Query(slot, consumer);
 #pragma unroll 4
   for (int i = 0; i < 64 / kRowsAtOnce; ++i) {
@@ -232,7 +232,7 @@ __device__ void CopyBlocks(const PagedAttentionArgs& args, const S& shared) {
     const bool clears = entry.is_value && pair.valid < kKeys;
     const uint32_t slot = shared.Slot(cursor.stage);
     const uint32_t barrier = clears ? shared.Landed(0) : shared.Full(cursor.stage);
-    WaitPhase(shared.Empty(cursor.stage), cursor.parity ^ 1);
+    ptx::BarrierWait(shared.Empty(cursor.stage), cursor.parity ^ 1);
     if (threadIdx.x % 32 == 0) {
       ptx::BarrierExpectBytes(barrier, pair.tiles() * S::kTileBytes);
       for (int i = 0; i < pair.tiles(); ++i) {
@@ -248,7 +248,7 @@ __device__ void CopyBlocks(const PagedAttentionArgs& args, const S& shared) {
     }
     __syncwarp();
     if (clears) {
-      WaitPhase(barrier, landed_parity);
+      ptx::BarrierWait(barrier, landed_parity);
       landed_parity ^= 1;
       ClearRows<S>(slot, pair.valid);
       ArriveOnce(shared.Full(cursor.stage));
@@ -365,8 +365,8 @@ __device__ void ConvertBlocks(const PagedAttentionArgs& args, const S& shared) {
       if (warp >= 2) LoadQuery(args, shared, piece, round, warp - 2);
       ++round;
     }
-    WaitPhase(shared.Landed(landing.stage), landing.parity);
-    WaitPhase(shared.Empty(cursor.stage), cursor.parity ^ 1);
+    ptx::BarrierWait(shared.Landed(landing.stage), landing.parity);
+    ptx::BarrierWait(shared.Empty(cursor.stage), cursor.parity ^ 1);
     const uint32_t from = shared.Landing(landing.stage), slot = shared.Slot(cursor.stage);
     if (note.valid() == kKeys) {
       ConvertSlot<S, false>(from, slot, note.is_value(), kKeys);

@@ -28,8 +28,9 @@ namespace behemoth::kernels {
 namespace {
 
 constexpr int kThreads = 32 * kConsumerWarps + 128;
-constexpr int kTurnBarrier = 1;  // and 2: the warpgroups' turns at the tensor cores
-constexpr float kLog2E = 1.44269504088896f;
+[[maybe_unused]] constexpr int kTurnBarrier =
+    1;  // and 2: the warpgroups' turns at the tensor cores
+[[maybe_unused]] constexpr float kLog2E = 1.44269504088896f;
 
 // One warpgroup's 64 rows. A thread has rows g and g + 8 of its warp's 16, g = lane / 4, and of
 // every eight columns the pair at 2 * (lane % 4).
@@ -62,7 +63,7 @@ struct Consumer {
   // The stage of the next entry, once it is full.
   __device__ int Await() {
     const int stage = cursor.stage;
-    WaitPhase(shared.Full(stage), cursor.parity);
+    ptx::BarrierWait(shared.Full(stage), cursor.parity);
     cursor.Advance();
     return stage;
   }
@@ -191,7 +192,7 @@ struct Consumer {
   // Waits for the block's keys, and for the piece's queries where it begins.
   __device__ int IssueScores() {
     const int slot = round & 1;
-    if (block == 0) WaitPhase(shared.QueryFull(slot, consumer), (round >> 1) & 1);
+    if (block == 0) ptx::BarrierWait(shared.QueryFull(slot, consumer), (round >> 1) & 1);
     const int stage = Await();
     IssueScores(shared.Query(slot, consumer), stage);
     return stage;
@@ -292,10 +293,7 @@ __device__ void Consume(const PagedAttentionArgs& args, const S& shared) {
 
 // 65,536 registers: 384 threads start with 168 each, 64,512; so do 256 x 224 + 128 x 56.
 template <typename S>
-__global__ __launch_bounds__(kThreads,
-                             1) void PrefillWgmma(const __grid_constant__ PagedAttentionArgs args) {
-  extern __shared__ __align__(1024) char memory[];
-  const S shared = {ptx::SharedAddress(memory)};
+__device__ void RunBlock(const PagedAttentionArgs& args, const S& shared) {
   ptx::AllowSuccessor();
   if (threadIdx.x == 0) shared.InitBarriers();
   __syncthreads();
@@ -307,6 +305,13 @@ __global__ __launch_bounds__(kThreads,
     ptx::RaiseRegisters<224>();
     Consume(args, shared);
   }
+}
+
+template <typename S>
+__global__ __launch_bounds__(kThreads,
+                             1) void PrefillWgmma(const __grid_constant__ PagedAttentionArgs args) {
+  extern __shared__ __align__(1024) char memory[];
+  if constexpr (ptx::kHasWgmma) RunBlock(args, S{ptx::SharedAddress(memory)});
 }
 
 }  // namespace

@@ -14,32 +14,6 @@ inline constexpr uint32_t kFullArrivals = 32;
 inline constexpr uint32_t kFullArrivals = 1;
 #endif
 
-__device__ inline void WaitPhase(uint32_t barrier, uint32_t parity) {
-#if __CUDA_ARCH__ >= 900
-  ptx::BarrierWait(barrier, parity);
-#else
-  uint32_t done = 0;
-  while (done == 0) {
-    asm volatile(
-        "{\n.reg .pred p;\n"
-        "mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n}\n"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-  }
-#endif
-}
-
-__device__ inline void Arrive(uint32_t barrier) {
-#if __CUDA_ARCH__ >= 900
-  ptx::BarrierArrive(barrier);
-#else
-  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}\n" ::"r"(barrier)
-               : "memory");
-#endif
-}
-
 // kOnce: nobody reads the tile again in this step, so it should not drive out of L2 what is read
 // again.
 enum class TileReuse { kOnce, kAgain };
@@ -61,7 +35,7 @@ __device__ inline void CopyTile(uint32_t shared, const void* global, uint32_t by
 #else
   const char* source = static_cast<const char*>(global);
   for (uint32_t at = lane * 16; at < bytes; at += 512) ptx::CopyAsync16(shared + at, source + at);
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full) : "memory");
+  ptx::CopyAsyncArrive(full);
 #endif
 }
 
@@ -95,7 +69,7 @@ struct TilePipe {
 
   // Producer warp.
   __device__ void Push(const void* global) {
-    WaitPhase(empty(), parity ^ 1);
+    ptx::BarrierWait(empty(), parity ^ 1);
     CopyTile<TileReuse::kOnce>(tile(), global, tile_bytes, full());
     Advance();
   }
@@ -103,11 +77,11 @@ struct TilePipe {
   // for its own reads: that costs nothing measurable, and compute-sanitizer's racecheck can follow
   // it (one lane's arrival after __syncwarp it cannot).
   __device__ uint32_t Await() const {
-    WaitPhase(full(), parity);
+    ptx::BarrierWait(full(), parity);
     return tile();
   }
   __device__ void Release() {
-    Arrive(empty());
+    ptx::BarrierArrive(empty());
     Advance();
   }
 };

@@ -30,16 +30,17 @@ struct DecodeGemmShape {
 };
 
 enum class GemmFamily {
+  kAsync,  // mma.sync fed by cp.async: sm_80 and newer
   kBulk,   // mma.sync fed by bulk copies: sm_90 and newer
   kWgmma,  // wgmma, A from registers: sm_90a
 };
 
 struct DecodeGemmConfig {
   GemmFamily family = GemmFamily::kBulk;
-  int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding; 80, 96,
-                           // 128: windows of a larger batch (kWgmma only)
+  int padded_rows = 8;     // 8, 16, 32, 64: PaddedRows(m), the activations' own padding; 80, 96
+                           // (kWgmma), 128 (kWgmma, kAsync): windows of a larger batch
   int stages = 0;          // ring depth
-  int prefetch_steps = 0;  // steps of the next matrix that each block asks into L2
+  int prefetch_steps = 0;  // steps of the next matrix that each block asks into L2; not kAsync
   StripeMap map;
   size_t shared_bytes = 0;
   // Lanes of each warp that release a stage of the ring: 1, or 32 for compute-sanitizer's
@@ -82,13 +83,14 @@ struct DecodeGemmArgs {
   int first_row = 0;
 };
 
-// nullopt: m, n, k out of range, the device is older than sm_90
+// nullopt: m, n, k out of range, the device is older than sm_80
 // or has too little shared memory for two stages.
 std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
                                                  const DeviceLimits& limits);
 
 // Recomputes what follows from family, padded_rows and stages (map, shared_bytes), whatever m is;
-// benches and tests use it to force a choice. nullopt: does not fit.
+// benches and tests use it to force a choice. nullopt: does not fit, or the device lacks the
+// family.
 std::optional<DecodeGemmConfig> CompleteDecodeGemm(DecodeGemmConfig choice,
                                                    const DecodeGemmShape& shape,
                                                    const DeviceLimits& limits);

@@ -5,6 +5,8 @@
 
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
 #include "kernels/common/ptx.cuh"
 #include "kernels/w4a16_gemm/decode_gemm.h"
 #include "kernels/w4a16_gemm/fragments.cuh"
@@ -15,27 +17,64 @@ namespace {
 
 constexpr int kMTiles = kUnitRows / 16;
 
-// How one instance is built: weights, padded activation rows, instruction family, consumer warps,
-// and the part of a unit's rows that it multiplies (1 / kUnitParts, whole blobs).
-template <WeightKind kWeightKind, int kPaddedRows, bool kUseWgmma, int kConsumerWarps,
+// How one instance is built: weights, padded activation rows, family, consumer warps, and the part
+// of a unit's rows that it multiplies (1 / kUnitParts, whole blobs).
+template <WeightKind kWeightKind, int kPaddedRows, GemmFamily kGemmFamily, int kConsumerWarps,
           int kUnitParts = 1>
 struct Variant {
   static constexpr int kParts = kUnitParts;
   static constexpr WeightKind kKind = kWeightKind;
   static constexpr int kRows = kPaddedRows;
-  static constexpr bool kWgmma = kUseWgmma;
+  static constexpr GemmFamily kFamily = kGemmFamily;
+  static constexpr bool kWgmma = kFamily == GemmFamily::kWgmma;
   static constexpr int kWarps = kConsumerWarps;
   static constexpr int kTiles = kMTiles / kParts / kWarps;  // m-tiles of a warp
   static constexpr int kQuads = kRows / 8;                  // accumulator quads of an m-tile
   static constexpr int kConsumers = 32 * kWarps;
   // Registers come in equal parts to the warps of a block, and 65,536 are those of whole
-  // warpgroups: three start with 168. More than 64 rows need more, so the producer's warpgroup (of
-  // which one thread works) gives its own away: 2 x 128 x 240 + 128 x 24 = 64,512.
-  static constexpr bool kMovesRegisters = kRows > 64;
+  // warpgroups: three start with 168. wgmma with more than 64 rows needs more, so the producer's
+  // warpgroup (of which one thread works) gives its own away: 2 x 128 x 240 + 128 x 24 = 64,512.
+  static constexpr bool kMovesRegisters = kWgmma && kRows > 64;
   static constexpr int kConsumerRegisters = 240, kProducerRegisters = 24;
-  static constexpr int kThreads = kConsumers + (kMovesRegisters ? 128 : 32);
+  // kAsync has no producer: a ninth warp would leave 168 registers a thread instead of 255, and 128
+  // rows need more.
+  static constexpr bool kFeedsItself = kFamily == GemmFamily::kAsync;
+  static constexpr int kThreads = kConsumers + (kMovesRegisters ? 128 : kFeedsItself ? 0 : 32);
+  // Arrivals that fill a stage: each thread's for its own copies, or one for the bulk copies.
+  static constexpr int kFullArrivals = kFeedsItself ? kThreads : 1;
   using Accumulators = float[kTiles][kQuads][4];
 };
+
+// Kernels that a device never selects have no body in its code: they would take long to compile.
+template <typename V>
+constexpr bool kHasCode =
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    ptx::kHasWgmma || V::kFamily != GemmFamily::kWgmma;
+#else
+    V::kFamily == GemmFamily::kAsync;
+#endif
+
+// launch(std::integral_constant<WeightKind, weight>()).
+template <typename LaunchOfKind>
+KernelError LaunchForKind(WeightKind weight, LaunchOfKind launch) {
+  switch (weight) {
+    case WeightKind::kInt4:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4>());
+    case WeightKind::kInt4ZeroPoint:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4ZeroPoint>());
+    case WeightKind::kBf16:
+      return launch(std::integral_constant<WeightKind, WeightKind::kBf16>());
+    case WeightKind::kInt4Group64:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4Group64>());
+    case WeightKind::kInt4ZeroPointGroup64:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4ZeroPointGroup64>());
+    case WeightKind::kInt4Group32:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4Group32>());
+    case WeightKind::kInt4ZeroPointGroup32:
+      return launch(std::integral_constant<WeightKind, WeightKind::kInt4ZeroPointGroup32>());
+  }
+  return {kInvalidArgument, "W4A16 GEMM: unknown weight kind"};
+}
 
 // Shared memory: stages of [unit][activation slice], then full and empty barriers.
 template <typename V>
@@ -53,7 +92,7 @@ struct Ring {
   __device__ uint32_t Empty(int stage) const { return Full(stage) + 8; }
   __device__ void Init() const {
     for (int stage = 0; stage < stages; ++stage) {
-      ptx::BarrierInit(Full(stage), 1);
+      ptx::BarrierInit(Full(stage), V::kFullArrivals);
       ptx::BarrierInit(Empty(stage), V::kWarps * release_lanes);
     }
     ptx::FenceBarrierInit();
@@ -119,11 +158,53 @@ __device__ inline void AccumulateWgmma(typename V::Accumulators& acc, const Ring
   ptx::BarrierArriveIf(lane < ring.release_lanes && held >= 0, ring.Empty(max(held, 0)));
 }
 
+// What a block that feeds itself copies into a stage: a unit, and a slice [chunks of 8 columns]
+// [act_rows][8] from its first row on.
+struct StageSource {
+  const uint8_t* unit;
+  const bf16* act;
+  int act_rows;
+};
+
+// All threads, 16 bytes a thread and copy; the stage is full when each thread's have landed. Waits
+// until everyone has left the stage.
 template <typename V>
+__device__ inline void CopyStage(const Ring<V>& ring, Cursor& cursor, const StageSource& from) {
+  // A fresh barrier is in the phase before its first: parity 1 passes at once.
+  ptx::BarrierWait(ring.Empty(cursor.stage), cursor.parity ^ 1);
+  constexpr int kUnitBytes = Ring<V>::kUnitBytes, kBytesAtOnce = V::kThreads * 16;
+  const int thread = static_cast<int>(threadIdx.x);
+  const uint32_t unit = ring.Unit(cursor.stage);
+#pragma unroll
+  for (int first = 0; first < kUnitBytes; first += kBytesAtOnce) {
+    const int at = first + thread * 16;
+    if (at < kUnitBytes) ptx::CopyAsync16(unit + at, from.unit + at);
+  }
+  constexpr int kPieces = UnitColumns(V::kKind) / 8 * V::kRows;
+  const uint32_t slice = ring.Slice(cursor.stage);
+#pragma unroll
+  for (int first = 0; first < kPieces; first += V::kThreads) {
+    const int piece = first + thread;  // [chunk][row]
+    const int64_t line = int64_t{piece / V::kRows} * from.act_rows + piece % V::kRows;
+    if (piece < kPieces) ptx::CopyAsync16(slice + piece * 16, from.act + line * 8);
+  }
+  ptx::CopyAsyncArrive(ring.Full(cursor.stage));
+  cursor.Advance(ring.stages);
+}
+
+// Fills the ring but for one stage: each step of AccumulateMma then loads into the stage that was
+// read in the step before.
+template <typename Feed>
+__device__ inline void StartFeed(Feed& feed, int stages) {
+  for (int i = 1; i < stages; ++i) feed.Next();
+}
+
+template <typename V, typename Feed>
 __device__ inline void AccumulateMma(typename V::Accumulators& acc, const Ring<V>& ring, int steps,
-                                     Cursor& cursor, int warp, int lane) {
+                                     Cursor& cursor, Feed& feed, int warp, int lane) {
   for (int step = 0; step < steps; ++step) {
     ptx::BarrierWait(ring.Full(cursor.stage), cursor.parity);
+    feed.Next();
     MultiplyMma<V::kKind, V::kRows, V::kTiles>(acc, ring.Unit(cursor.stage),
                                                ring.Slice(cursor.stage), warp, lane);
     __syncwarp();

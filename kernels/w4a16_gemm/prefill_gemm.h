@@ -30,24 +30,26 @@ enum class PrefillWalk { kTiles, kStripes };
 struct PrefillGemmConfig {
   PrefillWalk walk = PrefillWalk::kTiles;
   int padded_rows = 0;  // m rounded up to whole tiles: the padding of `act` and packed `out`
-  int tile_rows = 0;    // 256, or 128 where that fills the last wave of blocks better
+  int tile_rows = 0;    // 256, or 128 (kWgmma) where that fills the last wave of blocks better
   int tiles = 0;        // of tile_rows weight rows x 128 tokens
   int blocks = 0;
   int stages = 0;
   size_t shared_bytes = 0;
   // The decode GEMM's of the same matrix: where a tile's sum is cut into pieces.
   StripeMap map = {};
-  // kStripes: of 128 rows, and of those that are left.
+  // kStripes: of as many rows as the windows hold (128, or 64 where that is all that fits), and of
+  // those that are left.
   DecodeGemmConfig full_window = {}, last_window = {};
-  int release_lanes = 1;  // as in DecodeGemmConfig; kTiles
+  GemmFamily family = GemmFamily::kWgmma;  // or kAsync
+  int release_lanes = 1;                   // as in DecodeGemmConfig
 };
 
-// nullopt: n or k out of range, or the device has no wgmma (it needs sm_90a).
+// nullopt: m, n, k out of range, or the device is older than sm_80.
 std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape,
                                                    const DeviceLimits& limits);
 
-// Recomputes what follows from walk and tile_rows (256 or 128); benches and tests use it to force a
-// choice.
+// Recomputes what follows from walk, family and tile_rows (256 or 128); benches and tests use it to
+// force a choice. nullopt: does not fit, or the device lacks the family.
 std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
                                                      const PrefillGemmShape& shape,
                                                      const DeviceLimits& limits);

@@ -6,8 +6,11 @@
 namespace behemoth::kernels {
 namespace {
 
-constexpr int kBarrierBytes = 1024;  // full and empty barriers of at most 32 stages, flags
 constexpr int kMaxStages = 32;
+constexpr int kBarrierBytes = 16 * kMaxStages;  // full and empty barriers
+// What a kernel's shared memory holds beside its stages: barriers, and static variables that the
+// launch adds by itself.
+constexpr int kBesideStages = 1024;
 constexpr int kAloneRingBytes = 160 << 10;  // more than half of any SM's shared memory
 // StripeMap multiplies steps by blocks in 32 bits.
 constexpr int kMaxBlocks = 1 << 10;
@@ -23,6 +26,18 @@ bool IsLegal(const DecodeGemmShape& shape) {
          int64_t{1} * RowTiles(shape.n) * (shape.k / UnitColumns(shape.weight)) < kMaxSteps;
 }
 
+bool HasFamily(GemmFamily family, const DeviceLimits& limits) {
+  switch (family) {
+    case GemmFamily::kAsync:
+      return limits.is_supported();
+    case GemmFamily::kBulk:
+      return limits.has_bulk_copy();
+    case GemmFamily::kWgmma:
+      return limits.has_wgmma();
+  }
+  return false;
+}
+
 // wgmma's ring takes half the shared memory, so that the next kernel's blocks start beside this
 // one's. Up to 8 rows that must not happen: two blocks of one GEMM that land on one SM, while small
 // kernels run between, leave another SM idle (a whole step on an H100: 32.9 ms with 113 KB, 24.1
@@ -30,7 +45,7 @@ bool IsLegal(const DecodeGemmShape& shape) {
 int RingStages(const DecodeGemmConfig& choice, WeightKind weight, const DeviceLimits& limits) {
   const bool wgmma = choice.family == GemmFamily::kWgmma;
   const int ring_bytes = wgmma ? limits.shared_bytes_per_sm / 2 : kAloneRingBytes;
-  return std::max((ring_bytes - kBarrierBytes) / StageBytes(choice, weight), 4);
+  return std::max((ring_bytes - kBesideStages) / StageBytes(choice, weight), 4);
 }
 
 // The one map of a matrix, whatever the rows and the kernel: a row's bits follow from it.
@@ -47,7 +62,7 @@ int64_t TokenTiles(const PrefillGemmShape& shape) {
 
 // One row is legal wherever m rows are: the count of tiles bounds m itself.
 bool IsLegal(const PrefillGemmShape& shape, const DeviceLimits& limits) {
-  return shape.m >= 1 && IsLegal({1, shape.n, shape.k, shape.weight}) && limits.has_wgmma() &&
+  return shape.m >= 1 && IsLegal({1, shape.n, shape.k, shape.weight}) &&
          limits.sm_count <= kMaxBlocks && TokenTiles(shape) * RowTiles(shape.n) <= kMaxSteps;
 }
 
@@ -56,12 +71,12 @@ bool IsLegal(const PrefillGemmShape& shape, const DeviceLimits& limits) {
 std::optional<DecodeGemmConfig> CompleteDecodeGemm(DecodeGemmConfig choice,
                                                    const DecodeGemmShape& shape,
                                                    const DeviceLimits& limits) {
-  if (!IsLegal(shape) || !limits.has_bulk_copy() || limits.sm_count > kMaxBlocks) {
+  if (!IsLegal(shape) || !HasFamily(choice.family, limits) || limits.sm_count > kMaxBlocks) {
     return std::nullopt;
   }
   choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
   const int fitting =
-      (limits.shared_bytes_per_block - kBarrierBytes) / StageBytes(choice, shape.weight);
+      (limits.shared_bytes_per_block - kBesideStages) / StageBytes(choice, shape.weight);
   choice.stages = std::min({choice.stages, fitting, kMaxStages});
   if (choice.stages < 2) return std::nullopt;
   choice.shared_bytes =
@@ -75,8 +90,9 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
   DecodeGemmConfig choice;
   choice.padded_rows = PaddedRows(shape.m);
   // wgmma from 16 rows on (README.md).
-  const bool wgmma = limits.has_wgmma() && choice.padded_rows >= 16;
-  choice.family = wgmma ? GemmFamily::kWgmma : GemmFamily::kBulk;
+  choice.family = limits.has_wgmma() && choice.padded_rows >= 16 ? GemmFamily::kWgmma
+                  : limits.has_bulk_copy()                       ? GemmFamily::kBulk
+                                                                 : GemmFamily::kAsync;
   choice.stages = RingStages(choice, shape.weight, limits);
   choice.prefetch_steps = 0;
   return CompleteDecodeGemm(choice, shape, limits);
@@ -85,31 +101,63 @@ std::optional<DecodeGemmConfig> SelectDecodeGemm(const DecodeGemmShape& shape,
 namespace {
 
 // The rows of the window that holds the last 1..128 rows.
-int WindowRows(int rows) {
+int WindowRows(int rows, GemmFamily family) {
   if (rows <= 64) return std::max(16, PaddedRows(rows));
+  if (family != GemmFamily::kWgmma) return 128;
   return rows <= 80 ? 80 : rows <= 96 ? 96 : 128;
 }
 
-// In steps of 128 rows. What a window costs beside its steps (its first stage, the epilogue, the
-// last block's adding of up to five pieces) is a fit to an H100's times for 72 to 1,024 rows.
-double StripesTime(int m, const StripeMap& map) {
-  constexpr double kEndsOfFull = 29, kEndsOfLast128 = 19, kEndsOfLast = 8;
-  const double steps = static_cast<double>(map.steps()) / map.blocks;
-  const int full_windows = (m - 1) / kPrefillTileTokens;
-  const int last = WindowRows(m - full_windows * kPrefillTileTokens);
-  const double last_time = last == 128 ? 1 : last >= 80 ? 0.8 : last == 64 ? 0.7 : 0.55;
-  return full_windows * (steps + kEndsOfFull) + last_time * steps +
-         (last == 128 ? kEndsOfLast128 : kEndsOfLast);
+// What a window costs beside its steps (its first stage, the epilogue, the last block's adding of
+// up to five pieces), in steps of 128 rows.
+struct WindowEnds {
+  double full, last_128, last_fewer;
+};
+// wgmma: a fit to an H100's times for 72 to 1,024 rows. mma.sync, whose steps take longer: in
+// prefill_chain's sweep on an H100 (4bf4bac) these miss the faster walk for qkv at 256, 512 and
+// 1,024 rows alone, by 12 to 18 %; there sm_80's own code has tiles as fast as those stripes.
+constexpr WindowEnds kWgmmaEnds = {29, 19, 8};
+constexpr WindowEnds kAsyncEnds = {12, 8, 4};
+
+// The time of a window's step in that of 128 rows.
+double StepTime(int rows, GemmFamily family) {
+  if (rows == 128) return 1;
+  if (family == GemmFamily::kAsync) return rows == 64 ? 0.6 : rows == 32 ? 0.4 : 0.3;
+  return rows >= 80 ? 0.8 : rows == 64 ? 0.7 : 0.55;
 }
 
-std::optional<DecodeGemmConfig> WindowOf(int rows, int release_lanes, const PrefillGemmShape& shape,
+// In steps of 128 rows.
+double StripesTime(int m, const StripeMap& map, GemmFamily family) {
+  const WindowEnds& ends = family == GemmFamily::kWgmma ? kWgmmaEnds : kAsyncEnds;
+  const double steps = static_cast<double>(map.steps()) / map.blocks;
+  const int full_windows = (m - 1) / kPrefillTileTokens;
+  const int last = WindowRows(m - full_windows * kPrefillTileTokens, family);
+  return full_windows * (steps + ends.full) + StepTime(last, family) * steps +
+         (last == 128 ? ends.last_128 : ends.last_fewer);
+}
+
+std::optional<DecodeGemmConfig> WindowOf(int rows, const PrefillGemmConfig& prefill,
+                                         const PrefillGemmShape& shape,
                                          const DeviceLimits& limits) {
   DecodeGemmConfig choice;
-  choice.release_lanes = release_lanes;
-  choice.family = GemmFamily::kWgmma;
-  choice.padded_rows = WindowRows(rows);
+  choice.release_lanes = prefill.release_lanes;
+  choice.family = prefill.family;
+  choice.padded_rows = WindowRows(rows, prefill.family);
   choice.stages = RingStages(choice, shape.weight, limits);
   return CompleteDecodeGemm(choice, {1, shape.n, shape.k, shape.weight}, limits);
+}
+
+std::optional<PrefillGemmConfig> WithWindows(PrefillGemmConfig choice,
+                                             const PrefillGemmShape& shape,
+                                             const DeviceLimits& limits) {
+  if (choice.family == GemmFamily::kBulk) return std::nullopt;  // it has no window of 128 rows
+  auto full = WindowOf(kPrefillTileTokens, choice, shape, limits);
+  // 99 KB hold two stages of 128 rows of most kinds, and two of 64 rows of every kind.
+  if (!full) full = WindowOf(kPrefillTileTokens / 2, choice, shape, limits);
+  if (!full) return std::nullopt;
+  const auto last = WindowOf((shape.m - 1) % full->padded_rows + 1, choice, shape, limits);
+  if (!last) return std::nullopt;
+  choice.full_window = *full, choice.last_window = *last;
+  return choice;
 }
 
 }  // namespace
@@ -120,14 +168,10 @@ std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
   if (!IsLegal(shape, limits)) return std::nullopt;
   choice.map = MapOf(shape.n, shape.k, shape.weight, limits);
   choice.padded_rows = static_cast<int>(TokenTiles(shape)) * kPrefillTileTokens;
-  if (choice.walk == PrefillWalk::kStripes) {
-    const int before = (shape.m - 1) / kPrefillTileTokens * kPrefillTileTokens;
-    const auto full = WindowOf(kPrefillTileTokens, choice.release_lanes, shape, limits);
-    const auto last = WindowOf(shape.m - before, choice.release_lanes, shape, limits);
-    if (!full || !last) return std::nullopt;
-    choice.full_window = *full, choice.last_window = *last;
-    return choice;
-  }
+  if (choice.walk == PrefillWalk::kStripes) return WithWindows(choice, shape, limits);
+  const bool has_tile = choice.family == GemmFamily::kWgmma ||
+                        (choice.family == GemmFamily::kAsync && choice.tile_rows == kUnitRows);
+  if (!has_tile || !HasFamily(choice.family, limits)) return std::nullopt;
   const int parts = kUnitRows / choice.tile_rows;
   const int64_t tiles = TokenTiles(shape) * RowTiles(shape.n) * parts;
   const int stage_bytes =
@@ -135,7 +179,7 @@ std::optional<PrefillGemmConfig> CompletePrefillGemm(PrefillGemmConfig choice,
   choice.tiles = static_cast<int>(tiles);
   choice.blocks = static_cast<int>(std::min<int64_t>(limits.sm_count, tiles));
   choice.stages =
-      std::min((limits.shared_bytes_per_block - kBarrierBytes) / stage_bytes, kMaxStages);
+      std::min((limits.shared_bytes_per_block - kBesideStages) / stage_bytes, kMaxStages);
   if (choice.stages < 2) return std::nullopt;
   choice.shared_bytes = static_cast<size_t>(choice.stages) * stage_bytes + kBarrierBytes;
   return choice;
@@ -155,9 +199,15 @@ std::optional<PrefillGemmConfig> SelectPrefillGemm(const PrefillGemmShape& shape
   const double whole = waves(whole_tiles) * map.steps_per_tile;
   const double half = 0.63 * waves(2 * whole_tiles) * map.steps_per_tile;
   PrefillGemmConfig choice;
-  choice.tile_rows = half < whole ? kUnitRows / 2 : kUnitRows;
-  const bool stripes = StripesTime(shape.m, map) < std::min(whole, half);
-  choice.walk = stripes ? PrefillWalk::kStripes : PrefillWalk::kTiles;
+  choice.family = limits.has_wgmma() ? GemmFamily::kWgmma : GemmFamily::kAsync;
+  const bool halves = choice.family == GemmFamily::kWgmma && half < whole;
+  choice.tile_rows = halves ? kUnitRows / 2 : kUnitRows;
+  choice.walk = PrefillWalk::kTiles;
+  if (StripesTime(shape.m, map, choice.family) >= (halves ? half : whole)) {
+    const auto tiles = CompletePrefillGemm(choice, shape, limits);
+    if (tiles) return tiles;  // two stages may not fit where windows of 64 rows do
+  }
+  choice.walk = PrefillWalk::kStripes;
   return CompletePrefillGemm(choice, shape, limits);
 }
 

@@ -8,6 +8,8 @@ namespace behemoth::kernels {
 namespace {
 
 constexpr DeviceLimits kHopper = {90, 132, 227 << 10, 228 << 10, 50 << 20, int64_t{80} << 30};
+constexpr DeviceLimits kA100 = {80, 108, 163 << 10, 164 << 10, 40 << 20, int64_t{80} << 30};
+constexpr DeviceLimits kRtxPro6000 = {120, 188, 99 << 10, 100 << 10, 128 << 20, int64_t{96} << 30};
 constexpr DeviceLimits kAda = {89, 142, 99 << 10, 100 << 10, 72 << 20, int64_t{48} << 30};
 
 AttentionShape Shape(int q_heads, int kv_heads, int head_dim, KvType type = KvType::kBf16) {
@@ -23,7 +25,7 @@ TEST(AttentionSelectTest, ChunksFollowFromTheShapeAlone) {
 
 // Blocks wait for one another at the end of a row: all of them must fit on the device at once.
 TEST(AttentionSelectTest, TheWholeDecodeGridFitsOnTheDevice) {
-  for (const DeviceLimits& device : {kHopper, kAda}) {
+  for (const DeviceLimits& device : {kHopper, kAda, kA100, kRtxPro6000}) {
     for (const KvType type : {KvType::kBf16, KvType::kE4m3}) {
       const DecodeAttentionConfig config = SelectDecodeAttention(Shape(96, 8, 128, type), device);
       const int per_sm = config.blocks / device.sm_count;
@@ -38,10 +40,14 @@ TEST(AttentionSelectTest, WarpgroupProductsWhereTheDeviceHasThem) {
   const PrefillAttentionConfig hopper = SelectPrefillAttention(Shape(96, 8, 128), kHopper);
   EXPECT_EQ(hopper.blocks, 132);
   EXPECT_LE(hopper.shared_bytes, kHopper.shared_bytes_per_block);
-  const PrefillAttentionConfig ada = SelectPrefillAttention(Shape(96, 8, 128), kAda);
-  EXPECT_EQ(ada.blocks, 0);
-  EXPECT_GT(ada.shared_bytes, 0);
-  EXPECT_LE(ada.shared_bytes, kAda.shared_bytes_per_block);
+  for (const DeviceLimits& device : {kAda, kA100, kRtxPro6000}) {
+    for (const KvType type : {KvType::kBf16, KvType::kE4m3}) {
+      const PrefillAttentionConfig other = SelectPrefillAttention(Shape(96, 8, 128, type), device);
+      EXPECT_EQ(other.blocks, 0);
+      EXPECT_GT(other.shared_bytes, 0);
+      EXPECT_LE(other.shared_bytes, device.shared_bytes_per_block);
+    }
+  }
 }
 
 TEST(AttentionSelectTest, WhatNoKernelRunsIsRefused) {

@@ -3,7 +3,10 @@
 compute-sanitizer over a reduced set, benches, and at the 123B's shape decode, prefill and loading.
 Writes report.json and report.md; needs Python 3 and a driver, nothing else.
 
-  run_bundle.py [--out DIR] [--only NAME,NAME] [--layers 88] [--sweep] [--soak-requests 20000]
+  run_bundle.py [--out DIR] [--only NAME,NAME] [--layers 88] [--sweep] [--soak-requests 20000] [--ptx]
+
+--ptx, for a bundle of --arch "80;90a-real": kernel and engine tests once more with the code that the
+driver compiles from sm_80's PTX, which GPUs of other kinds run.
 
 Exit status: 0 all ran and passed; 1 something failed; 3 something could not be run (said why).
 """
@@ -33,6 +36,11 @@ def steps(arguments, sanitizer):
     """(name, command or None, reason it cannot run, seconds allowed)"""
     binary = lambda name, *rest: [str(HERE / "bin" / name), *rest]
     yield "kernel_tests", binary("kernels_test", "--gtest_brief=1"), "", 300
+    if arguments.ptx:
+        for name, test in [("kernel_tests_ptx", "kernels_test"),
+                           ("engine_tests_ptx", "worker_cuda_test")]:
+            if (HERE / "bin" / test).exists():
+                yield name, ["env", "CUDA_FORCE_PTX_JIT=1", *binary(test, "--gtest_brief=1")], "", 600
     for tool in SANITIZERS:
         command = sanitizer and [sanitizer, "--tool", tool, "--error-exitcode", "9",
                                  *binary("kernels_test", "--gtest_brief=1",
@@ -118,6 +126,7 @@ def main():
     parser.add_argument("--only", default="", help="names of steps, or beginnings of names")
     parser.add_argument("--layers", type=int, default=88)
     parser.add_argument("--soak-requests", type=int, default=20000)
+    parser.add_argument("--ptx", action="store_true", help="sm_80's PTX as well")
     parser.add_argument("--sweep", action="store_true", help="decode_chain over all its choices")
     arguments = parser.parse_args()
     sanitizer = shutil.which("compute-sanitizer") or next(

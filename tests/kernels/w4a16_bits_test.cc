@@ -1,7 +1,8 @@
-// One set of bits for every number of rows: the kernels that a row may meet (mma.sync, wgmma of 16
-// to 128 tokens, tiles of 256 and 128 weight rows) on the model's own widths of k, whose tiles the
-// stripe map cuts into up to five pieces. Weights are made and packed on the device, which checks
-// those kernels against their host versions on the way.
+// One set of bits for every number of rows: the kernels that a row may meet (mma.sync fed by
+// cp.async and by bulk copies, wgmma of 16 to 128 tokens, tiles of 256 and 128 weight rows; of
+// these what the device has) on the model's own widths of k, whose tiles the stripe map cuts into
+// up to five pieces. Weights are made and packed on the device, which checks those kernels against
+// their host versions on the way.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -40,7 +41,6 @@ class RowBits : public testing::TestWithParam<BitsCase> {
       GTEST_SKIP() << "no CUDA device on this machine";
     }
     limits_ = LimitsOfDevice();
-    if (!limits_.has_wgmma()) GTEST_SKIP() << "the prefill GEMM needs sm_90a";
     const auto [kind, n, k, epilogue, release_lanes] = GetParam();
     ASSERT_EQ(cudaMalloc(&packed_, static_cast<size_t>(PackedBytes(kind, n, k))), cudaSuccess);
     if (kind == WeightKind::kBf16) {
@@ -155,21 +155,33 @@ void ExpectSample(const std::vector<bf16>& out, const std::vector<bf16>& sample,
 }
 
 TEST_P(RowBits, AreTheSameInEveryKernelAndForEveryNumberOfRows) {
-  const std::vector<bf16> sample = Decode(64, GemmFamily::kBulk);
+  const std::vector<bf16> sample = Decode(64, GemmFamily::kAsync);
   for (const bf16 value : sample) ASSERT_LT(std::abs(ToFloat(value)), 1e4f);  // a number, for one
   for (const int m : {1, 8, 16, 32, 64}) {
-    ExpectSample(Decode(m, GemmFamily::kBulk), sample, "mma.sync, m " + std::to_string(m));
-    if (m > 8) {
-      ExpectSample(Decode(m, GemmFamily::kWgmma), sample, "wgmma, m " + std::to_string(m));
+    const std::string rows = ", m " + std::to_string(m);
+    ExpectSample(Decode(m, GemmFamily::kAsync), sample, "cp.async" + rows);
+    if (limits_.has_bulk_copy()) {
+      ExpectSample(Decode(m, GemmFamily::kBulk), sample, "bulk copies" + rows);
+    }
+    if (limits_.has_wgmma() && m > 8) {
+      ExpectSample(Decode(m, GemmFamily::kWgmma), sample, "wgmma" + rows);
     }
   }
+  const auto [kind, n, k, epilogue, release_lanes] = GetParam();
   for (const int m : {1, 8, 64, 65, 90, 128, 200}) {
+    const std::string rows = ", m " + std::to_string(m);
+    ExpectSample(Prefill(m, {.walk = PrefillWalk::kStripes, .family = GemmFamily::kAsync}), sample,
+                 "stripes by cp.async" + rows);
+    const PrefillGemmConfig tiles = {.tile_rows = 256, .family = GemmFamily::kAsync};
+    const bool fit = CompletePrefillGemm(tiles, {m, n, k, kind}, limits_).has_value();
+    EXPECT_TRUE(fit || limits_.shared_bytes_per_block < 160'000) << "two stages";
+    if (fit) ExpectSample(Prefill(m, tiles), sample, "tiles by cp.async" + rows);
+    if (!limits_.has_wgmma()) continue;
     for (const int tile_rows : {256, 128}) {
       ExpectSample(Prefill(m, {.tile_rows = tile_rows}), sample,
-                   "tiles of " + std::to_string(tile_rows) + ", m " + std::to_string(m));
+                   "tiles of " + std::to_string(tile_rows) + rows);
     }
-    ExpectSample(Prefill(m, {.walk = PrefillWalk::kStripes}), sample,
-                 "stripes, m " + std::to_string(m));
+    ExpectSample(Prefill(m, {.walk = PrefillWalk::kStripes}), sample, "stripes by wgmma" + rows);
   }
 }
 

@@ -15,6 +15,20 @@ constexpr DeviceLimits kH100 = {.compute_capability = 90,
                                 .l2_bytes = 50 << 20,
                                 .memory_bytes = int64_t{80} << 30};
 
+// Shared memory a block and a multiprocessor: CUDA C++ Programming Guide, "Technical Specifications
+// per Compute Capability"; multiprocessors: the products' data sheets.
+constexpr DeviceLimits kA100 = {80, 108, 166'912, 167'936, 40 << 20, int64_t{80} << 30};
+constexpr DeviceLimits kL40s = {89, 142, 101'376, 102'400, 96 << 20, int64_t{48} << 30};
+constexpr DeviceLimits kB200 = {100, 148, 232'448, 233'472, 126 << 20, int64_t{180} << 30};
+constexpr DeviceLimits kRtxPro6000 = {120, 188, 101'376, 102'400, 128 << 20, int64_t{96} << 30};
+constexpr WeightKind kAllKinds[] = {WeightKind::kInt4,
+                                    WeightKind::kInt4ZeroPoint,
+                                    WeightKind::kBf16,
+                                    WeightKind::kInt4Group64,
+                                    WeightKind::kInt4ZeroPointGroup64,
+                                    WeightKind::kInt4Group32,
+                                    WeightKind::kInt4ZeroPointGroup32};
+
 TEST(SelectDecodeGemmTest, TheMapOfAMatrixIsTheSameForEveryBatch) {
   for (const int n : {14336, 12288, 57344, 32768, 100}) {
     const auto one = SelectDecodeGemm({1, n, 12288, WeightKind::kInt4}, kH100);
@@ -36,9 +50,47 @@ TEST(SelectDecodeGemmTest, RefusesWhatNoKernelCanDo) {
   EXPECT_FALSE(SelectDecodeGemm({65, 256, 128, WeightKind::kInt4}, kH100).has_value());
   EXPECT_FALSE(SelectDecodeGemm({1, 256, 192, WeightKind::kInt4}, kH100).has_value());
   EXPECT_FALSE(SelectDecodeGemm({1, 0, 128, WeightKind::kInt4}, kH100).has_value());
-  DeviceLimits old = kH100;
-  old.compute_capability = 80;
+  DeviceLimits old = kA100;
+  old.compute_capability = 75;
   EXPECT_FALSE(SelectDecodeGemm({1, 256, 128, WeightKind::kInt4}, old).has_value());
+}
+
+TEST(SelectDecodeGemmTest, EveryDeviceHasAFamilyThatFits) {
+  struct Row {
+    DeviceLimits device;
+    GemmFamily up_to_8_rows, more_rows;
+  };
+  for (const Row& row : {Row{kA100, GemmFamily::kAsync, GemmFamily::kAsync},
+                         Row{kL40s, GemmFamily::kAsync, GemmFamily::kAsync},
+                         Row{kH100, GemmFamily::kBulk, GemmFamily::kWgmma},
+                         Row{kB200, GemmFamily::kBulk, GemmFamily::kBulk},
+                         Row{kRtxPro6000, GemmFamily::kBulk, GemmFamily::kBulk}}) {
+    for (const WeightKind kind : kAllKinds) {
+      for (const int m : {1, 8, 9, 16, 32, 64}) {
+        const auto config = SelectDecodeGemm({m, 12288, 12288, kind}, row.device);
+        ASSERT_TRUE(config.has_value()) << row.device.compute_capability << ", m " << m;
+        EXPECT_EQ(config->family, m <= 8 ? row.up_to_8_rows : row.more_rows);
+        EXPECT_EQ(config->map.blocks, row.device.sm_count);
+        EXPECT_GE(config->stages, 2);
+        // Static variables of the kernels beside it.
+        EXPECT_LE(config->shared_bytes + 64, size_t(row.device.shared_bytes_per_block));
+      }
+    }
+  }
+}
+
+TEST(SelectDecodeGemmTest, AFamilyThatTheDeviceLacksIsRefused) {
+  const DecodeGemmShape shape = {16, 256, 128, WeightKind::kInt4};
+  const auto has = [&](GemmFamily family, const DeviceLimits& device) {
+    return CompleteDecodeGemm({.family = family, .padded_rows = 16, .stages = 4}, shape, device)
+        .has_value();
+  };
+  EXPECT_TRUE(has(GemmFamily::kAsync, kA100));
+  EXPECT_FALSE(has(GemmFamily::kBulk, kA100));
+  EXPECT_FALSE(has(GemmFamily::kWgmma, kA100));
+  EXPECT_TRUE(has(GemmFamily::kBulk, kRtxPro6000));
+  EXPECT_FALSE(has(GemmFamily::kWgmma, kRtxPro6000));
+  EXPECT_TRUE(has(GemmFamily::kAsync, kH100));
 }
 
 TEST(SelectPrefillGemmTest, TilesAreHalvedWhereThatShortensTheLastWave) {
@@ -103,9 +155,45 @@ TEST(SelectPrefillGemmTest, RefusesWhatNoKernelCanDo) {
   EXPECT_FALSE(SelectPrefillGemm({0, 256, 128, WeightKind::kInt4}, kH100).has_value());
   EXPECT_FALSE(SelectPrefillGemm({100, 256, 192, WeightKind::kInt4}, kH100).has_value());
   EXPECT_FALSE(SelectPrefillGemm({1 << 30, 57344, 128, WeightKind::kInt4}, kH100).has_value());
-  DeviceLimits newer = kH100;  // no wgmma
-  newer.compute_capability = 100;
-  EXPECT_FALSE(SelectPrefillGemm({100, 256, 128, WeightKind::kInt4}, newer).has_value());
+  DeviceLimits old = kA100;
+  old.compute_capability = 75;
+  EXPECT_FALSE(SelectPrefillGemm({100, 256, 128, WeightKind::kInt4}, old).has_value());
+  EXPECT_FALSE(CompletePrefillGemm({.tile_rows = 256}, {100, 256, 128, WeightKind::kInt4}, kB200)
+                   .has_value());
+}
+
+// Windows of 128 rows wherever two stages of them fit: 99 KB hold those of all kinds but three.
+TEST(SelectPrefillGemmTest, WithoutWgmmaBothWalksAreFedByCpAsync) {
+  for (const DeviceLimits& device : {kA100, kL40s, kB200, kRtxPro6000}) {
+    for (const WeightKind kind : kAllKinds) {
+      const bool is_large = UnitBytes(kind) > UnitBytes(WeightKind::kInt4ZeroPoint);
+      const int window = is_large && device.shared_bytes_per_block < 160'000 ? 64 : 128;
+      for (const int m : {1, 20, 64, 65, 128, 129, 200, 2048, 8190}) {
+        const auto config = SelectPrefillGemm({m, 14336, 12288, kind}, device);
+        ASSERT_TRUE(config.has_value()) << device.compute_capability << ", m " << m;
+        EXPECT_EQ(config->family, GemmFamily::kAsync);
+        const bool tiles = config->walk == PrefillWalk::kTiles;
+        EXPECT_TRUE(tiles || m < 8190 || window == 64);
+        EXPECT_FALSE(tiles && (m <= 200 || window == 64));
+        if (tiles) {
+          EXPECT_EQ(config->tile_rows, kUnitRows);
+          EXPECT_EQ(config->blocks, device.sm_count);
+          EXPECT_GE(config->stages, 2);
+          EXPECT_LE(config->shared_bytes + 64, size_t(device.shared_bytes_per_block));
+          continue;
+        }
+        EXPECT_EQ(config->full_window.family, GemmFamily::kAsync);
+        EXPECT_EQ(config->full_window.padded_rows, window);
+        EXPECT_GE(config->last_window.padded_rows, (m - 1) % window + 1);
+        const int last_row = (m - 1) / window * window;
+        EXPECT_LE(last_row + config->last_window.padded_rows, config->padded_rows);
+        EXPECT_GE(config->full_window.stages, 2);
+        EXPECT_LE(config->full_window.shared_bytes + 64, size_t(device.shared_bytes_per_block));
+        EXPECT_GE(PartialsBytes(*config), PartialsBytes(config->full_window));
+        EXPECT_EQ(CountersBytes(*config), CountersBytes(config->full_window));
+      }
+    }
+  }
 }
 
 TEST(StripeMapTest, StripesCoverEveryStepOnceAndOwnersAgree) {

@@ -57,11 +57,12 @@ class CudaDevice : public Device {
   }
   int32_t tokens_per_block() const override { return kernels::kTokensPerBlock; }
   int32_t pipeline_depth() const override { return cuda::kPipelineDepth; }
-  // The GEMM of 65 to 128 rows works in windows of 80, 96 and 128.
+  // The GEMMs compute windows of 16, 32, 64 and 128 rows; with wgmma also of 80 and 96.
   int32_t token_multiple() const override { return 16; }
   KvType default_kv_type() const override { return KvType::kBfloat16; }
-  // The prefill GEMM comes to its full rate at about a thousand rows.
-  int32_t default_step_tokens() const override { return 2048; }
+  // Where the prefill GEMM comes to its full rate: with wgmma at about 2,048 rows, without at 1,024
+  // (kernels/README.md), and a step takes longer there.
+  int32_t default_step_tokens() const override { return limits_.has_wgmma() ? 2048 : 1024; }
   uint64_t default_kv_bytes() const override { return 0; }
 
   absl::StatusOr<DeviceNeeds> Needs(const ModelShape& shape,
@@ -101,6 +102,29 @@ class CudaDevice : public Device {
   const kernels::DeviceLimits limits_;
 };
 
+// The limits of GPU `ordinal`, which becomes the thread's current one.
+absl::StatusOr<kernels::DeviceLimits> OpenLimits(int32_t ordinal, const cudaDeviceProp& gpu) {
+  if (gpu.major < 8) {
+    return absl::UnavailableError(absl::StrFormat(
+        "cuda: the kernels need compute capability 8.0 or newer (A100, RTX 30); %s has %d.%d",
+        gpu.name, gpu.major, gpu.minor));
+  }
+  kernels::DeviceLimits limits;
+  const kernels::KernelError queried = kernels::QueryDeviceLimits(ordinal, &limits);
+  if (queried.code == cudaErrorNoKernelImageForDevice) {
+    return absl::UnavailableError(absl::StrFormat(
+        "cuda: this build has no code for compute capability %d.%d (%s); the default of "
+        "BEHEMOTH_CUDA_ARCHITECTURES has some for every GPU from 8.0 on",
+        gpu.major, gpu.minor, gpu.name));
+  }
+  if (!queried.ok()) {
+    return absl::UnavailableError(absl::StrCat(
+        "cuda: GPU ", ordinal, " (", gpu.name,
+        ") does not answer: ", cudaGetErrorString(static_cast<cudaError_t>(queried.code))));
+  }
+  return limits;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int32_t ordinal) {
@@ -122,22 +146,15 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int32_t ordinal) {
     return absl::UnavailableError(
         absl::StrCat("device: GPU ", ordinal, " was asked for, this machine has ", count));
   }
-  kernels::DeviceLimits limits;
-  const kernels::KernelError queried = kernels::QueryDeviceLimits(ordinal, &limits);
   cudaDeviceProp properties;
-  cudaError_t error = cudaGetDeviceProperties(&properties, ordinal);
-  if (error == cudaSuccess) error = cudaSetDevice(ordinal);  // makes the context
-  if (!queried.ok() || error != cudaSuccess) {
-    return absl::UnavailableError(absl::StrCat(
-        "cuda: GPU ", ordinal, " does not answer: ",
-        cudaGetErrorString(queried.ok() ? error : static_cast<cudaError_t>(queried.code))));
+  const cudaError_t error = cudaGetDeviceProperties(&properties, ordinal);
+  if (error != cudaSuccess) {
+    return absl::UnavailableError(
+        absl::StrCat("cuda: GPU ", ordinal, " does not answer: ", cudaGetErrorString(error)));
   }
-  if (!limits.has_wgmma()) {
-    return absl::UnavailableError(absl::StrFormat(
-        "cuda: this version's kernels need compute capability 9.0 (H100, H200); %s has %d.%d",
-        properties.name, limits.compute_capability / 10, limits.compute_capability % 10));
-  }
-  return std::make_unique<CudaDevice>(ordinal, properties.name, limits);
+  const absl::StatusOr<kernels::DeviceLimits> limits = OpenLimits(ordinal, properties);
+  if (!limits.ok()) return limits.status();
+  return std::make_unique<CudaDevice>(ordinal, properties.name, *limits);
 }
 
 }  // namespace behemoth::worker
