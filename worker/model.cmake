@@ -4,12 +4,15 @@ behemoth_library(behemoth_worker_model
   SOURCES checkpoint/checkpoint.cc checkpoint/int4_readers.cc checkpoint/json_fields.cc
           checkpoint/linear_weights.cc checkpoint/quantization_config.cc
           checkpoint/random_weights.cc checkpoint/safetensors.cc checkpoint/safetensors_header.cc
-          checkpoint/stored.cc
+          checkpoint/slice.cc checkpoint/stored.cc
           device/cpu/cpu_backend.cc device/cpu/cpu_linear.cc device/cpu/paged_cache.cc
           device/cpu/step_inputs.cc device/cpu/thread_team.cc device/cpu/vector_loops.cc
           device/cuda/host_upload.cc device/cuda/slot_lines.cc device/host_memory.cc device/plan_check.cc
-          model/activations.cc model/model_config.cc model/transformer.cc model/weights.cc
-          runner/model_folder.cc runner/model_loader.cc runner/transformer_runner.cc
+          model/activations.cc model/model_config.cc model/sliced_source.cc model/transformer.cc
+          model/weights.cc
+          parallel/faulty_group.cc parallel/in_process_group.cc
+          runner/model_folder.cc runner/model_loader.cc runner/parallel_runner.cc
+          runner/transformer_runner.cc
           sampling/sampler.cc sampling/stages.cc sampling/token_history.cc
   LIBS behemoth_kernels behemoth_support absl::status absl::statusor absl::strings
        absl::synchronization absl::time
