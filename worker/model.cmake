@@ -10,7 +10,7 @@ behemoth_library(behemoth_worker_model
           device/cuda/host_upload.cc device/cuda/slot_lines.cc device/host_memory.cc device/plan_check.cc
           model/activations.cc model/model_config.cc model/sliced_source.cc model/transformer.cc
           model/weights.cc
-          parallel/faulty_group.cc parallel/in_process_group.cc
+          parallel/faulty_group.cc parallel/in_process_group.cc ranks.cc
           runner/model_folder.cc runner/model_loader.cc runner/parallel_runner.cc
           runner/transformer_runner.cc
           sampling/sampler.cc sampling/stages.cc sampling/token_history.cc
