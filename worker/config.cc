@@ -36,6 +36,9 @@ void AddModelFlags(Config& config, CLI::App& app) {
                  "GPUs (cpu: threads) that share the model: 1, 2, 4, 8")
       ->check(CLI::IsMember({1, 2, 4, 8}))
       ->capture_default_str();
+  app.add_option("--nccl-library", config.nccl_library,
+                 "Several GPUs: NVIDIA's NCCL, a name for the loader or a path")
+      ->capture_default_str();
   app.add_option("--step-timeout-s", config.step_timeout_s,
                  "Several ranks: a step that one has not done by then ends the process; 0 = 4 "
                  "(cuda), 30 (cpu)")

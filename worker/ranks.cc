@@ -1,9 +1,12 @@
 #include "worker/ranks.h"
 
+#include <absl/strings/str_cat.h>
+
 #include <utility>
 
 #include "worker/parallel/faulty_group.h"
 #include "worker/parallel/in_process_group.h"
+#include "worker/parallel/nccl_group.h"
 
 namespace behemoth::worker {
 namespace {
@@ -17,14 +20,22 @@ Ranks OpenCpuRanks(int32_t size) {
 
 absl::StatusOr<Ranks> OpenCudaRanks(const RankOptions& options) {
   Ranks ranks;
+  std::vector<int32_t> ordinals;
   for (int32_t rank = 0; rank < options.size; ++rank) {
-    auto device = OpenCuda(options.device + rank);
+    ordinals.push_back(options.device + rank);
+    auto device = OpenCuda(ordinals.back());
+    // Some GPUs and not all: no reason to go to the cpu.
+    if (!device.ok() && rank > 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("tensor-parallel-size: rank ", rank, ": ", device.status().message()));
+    }
     if (!device.ok()) return device.status();
     ranks.devices.push_back(*std::move(device));
   }
-  if (options.size > 1) {
-    return absl::UnimplementedError("tensor-parallel-size: the cuda backend has one rank");
-  }
+  if (options.size == 1) return ranks;
+  auto groups = MakeNcclGroup({.library = options.nccl_library, .ordinals = ordinals});
+  if (!groups.ok()) return groups.status();
+  ranks.groups = *std::move(groups);
   return ranks;
 }
 

@@ -19,6 +19,7 @@ struct RankOptions {
   std::string backend = "auto";  // auto, cpu, cuda
   int32_t device = 0;            // cuda: rank 0's; the others follow
   int32_t size = 1;
+  std::string nccl_library = "libnccl.so.2";
   std::string test_fault;  // empty, or parallel/faulty_group.h
 };
 

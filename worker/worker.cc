@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
   absl::StatusOr<Ranks> ranks = OpenRanks({.backend = config.backend,
                                            .device = config.device,
                                            .size = config.tensor_parallel_size,
+                                           .nccl_library = config.nccl_library,
                                            .test_fault = config.test_rank_fault});
   if (!ranks.ok()) return ranks.status();
   if (!ranks->why_not_cuda.empty()) support::Log().info("backend=cpu: {}", ranks->why_not_cuda);

@@ -49,6 +49,14 @@ struct RmsNormArgs {
   float epsilon = 1e-5f;
 };
 
+// residual = bf16(residual + delta).
+struct AddRowsArgs {
+  bf16* residual = nullptr;     // [rows, hidden]
+  const bf16* delta = nullptr;  // [rows, hidden]
+  int rows = 0;
+  int hidden = 0;  // % 8 == 0
+};
+
 // Splits the fused projection's row [q heads | k heads | v heads], rotates q and k by the row's
 // position (pairs (i, i + head_dim / 2), angle = position * inverse_frequency[i], all in fp32, one
 // rounding at the end), and stores k and v where attention will look for them.
@@ -102,6 +110,7 @@ struct KvBlockCopyArgs {
 // Builds with CUDA only.
 KernelError LaunchEmbedding(const EmbeddingArgs& args, const LaunchContext& context);
 KernelError LaunchRmsNorm(const RmsNormArgs& args, const LaunchContext& context);
+KernelError LaunchAddRows(const AddRowsArgs& args, const LaunchContext& context);
 KernelError LaunchRopeKvWrite(const RopeKvWriteArgs& args, const LaunchContext& context);
 KernelError LaunchSiluMul(const SiluMulArgs& args, const LaunchContext& context);
 KernelError LaunchPermuteColumns(const PermuteColumnsArgs& args, const LaunchContext& context);
@@ -111,6 +120,7 @@ KernelError LaunchKvBlockCopy(const KvBlockCopyArgs& args, const LaunchContext& 
 namespace reference {
 void Embedding(const EmbeddingArgs& args);
 void RmsNorm(const RmsNormArgs& args);
+void AddRows(const AddRowsArgs& args);
 void RopeKvWrite(const RopeKvWriteArgs& args);
 void SiluMul(const SiluMulArgs& args);
 void PermuteColumns(const PermuteColumnsArgs& args);

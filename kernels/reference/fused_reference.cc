@@ -48,6 +48,13 @@ void Embedding(const EmbeddingArgs& args) {
   }
 }
 
+void AddRows(const AddRowsArgs& args) {
+  const size_t count = static_cast<size_t>(args.rows) * static_cast<size_t>(args.hidden);
+  for (size_t i = 0; i < count; ++i) {
+    args.residual[i] = ToBf16(ToFloat(args.residual[i]) + ToFloat(args.delta[i]));
+  }
+}
+
 void RmsNorm(const RmsNormArgs& args) {
   for (int row = 0; row < args.rows; ++row) {
     const size_t first = static_cast<size_t>(row) * static_cast<size_t>(args.hidden);

@@ -94,6 +94,23 @@ TEST_P(RmsNormWidths, EqualsTheReferenceInBothLayouts) {
 }
 INSTANTIATE_TEST_SUITE_P(All, RmsNormWidths, testing::Values(8, 512, 4104, 12288, 20480));
 
+TEST(AddRowsTest, EqualsTheReferenceAndLeavesTheRowsBehind) {
+  SKIP_WITHOUT_GPU();
+  constexpr int kRows = 3, kHidden = 4104, kCount = kRows * kHidden;
+  Values values(7);
+  const std::vector<bf16> delta = values.Bf16(kCount, 3.0f);
+  std::vector<bf16> want = values.Bf16(kCount + kHidden, 8.0f);
+  const DeviceArray<bf16> d_residual(want), d_delta(delta);
+  reference::AddRows(
+      {.residual = want.data(), .delta = delta.data(), .rows = kRows, .hidden = kHidden});
+  ASSERT_TRUE(
+      LaunchAddRows(
+          {.residual = d_residual.get(), .delta = d_delta.get(), .rows = kRows, .hidden = kHidden},
+          {})
+          .ok());
+  EXPECT_TRUE(SameBits(d_residual.Download(), want));
+}
+
 class RopeVariants : public testing::TestWithParam<std::tuple<int, KvType>> {};
 
 TEST_P(RopeVariants, RotatesAndStoresWhereAttentionReads) {

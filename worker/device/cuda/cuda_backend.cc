@@ -232,7 +232,10 @@ const float* CudaBackend::ValueScales(int32_t layer) const {
 absl::StatusOr<LinearHandle> CudaBackend::TableAsLinear(TableHandle handle) {
   if (absl::Status uploaded = upload_->Flush(); !uploaded.ok()) return uploaded;
   const Table& table = tables_[static_cast<size_t>(handle)];
-  return linears_->AddTable(table.data, table.rows, table.cols, stream_);
+  const int32_t ranks = spec_.group == nullptr ? 1 : spec_.group->size();
+  const int32_t rows = table.rows / ranks;
+  const int64_t first = spec_.group == nullptr ? 0 : int64_t{spec_.group->rank()} * rows;
+  return linears_->AddTable(table.data + first * table.cols, rows, table.cols, stream_);
 }
 
 absl::Status CudaBackend::FinishWeights() {
@@ -384,6 +387,7 @@ void CudaBackend::Embed(TableHandle handle, Tensor out) {
 
 void CudaBackend::RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) {
   kernels::RmsNormArgs args;
+  args.delta = std::exchange(pending_sum_, false) ? work_.partial : nullptr;
   args.residual = static_cast<bf16*>(x.data);
   args.gamma = gains_[static_cast<size_t>(gain)];
   args.out = {.packed = static_cast<bf16*>(out.data), .packed_rows = PaddedRows(x.rows)};
@@ -403,12 +407,57 @@ void CudaBackend::Multiply(Tensor x, LinearHandle weight, Tensor out, GemmEpilog
 
 void CudaBackend::Linear(Tensor x, LinearHandle weight, Tensor out) {
   const bool logits = out.use == ElementUse::kLogits;
-  Multiply(x, weight, out, GemmEpilogue::kStore,
+  Tensor part = out;
+  if (logits && spec_.group != nullptr) {
+    part.data = work_.logits_part;
+    part.cols = out.cols / spec_.group->size();
+  }
+  Multiply(x, weight, part, GemmEpilogue::kStore,
            logits ? GemmOutput::kRowMajorFloat : GemmOutput::kRowMajor);
+  if (part.data != out.data) GatherLogits(out);
 }
 
 void CudaBackend::LinearAdd(Tensor x, LinearHandle weight, Tensor residual) {
-  Multiply(x, weight, residual, GemmEpilogue::kAddResidual, GemmOutput::kRowMajor);
+  if (spec_.group == nullptr) {
+    Multiply(x, weight, residual, GemmEpilogue::kAddResidual, GemmOutput::kRowMajor);
+    return;
+  }
+  AddPending(residual);
+  Tensor partial = residual;
+  partial.data = work_.partial;
+  Multiply(x, weight, partial, GemmEpilogue::kStore, GemmOutput::kRowMajor);
+  const size_t count = static_cast<size_t>(residual.rows) * static_cast<size_t>(residual.cols);
+  DoOverRanks(spec_.group->AllReduce(work_.partial, count, SumElement::kBfloat16, stream_));
+  pending_sum_ = true;
+}
+
+void CudaBackend::DoOverRanks(const absl::Status& status) {
+  status_.Update(status);
+  launches_ = 0;
+}
+
+void CudaBackend::AddPending(Tensor residual) {
+  if (!std::exchange(pending_sum_, false)) return;
+  Do(kernels::LaunchAddRows({.residual = static_cast<bf16*>(residual.data),
+                             .delta = work_.partial,
+                             .rows = residual.rows,
+                             .hidden = residual.cols},
+                            Next()));
+}
+
+// [ranks][rows, cols] -> [rows, ranks * cols].
+void CudaBackend::GatherLogits(Tensor out) {
+  const size_t cols = static_cast<size_t>(out.cols / spec_.group->size());
+  const size_t rows = static_cast<size_t>(out.rows);
+  const size_t width = cols * sizeof(float);
+  const size_t stride = static_cast<size_t>((out.cols + 7) / 8 * 8) * sizeof(float);
+  DoOverRanks(spec_.group->AllGather(work_.logits_part, rows * width, work_.logits_parts, stream_));
+  for (size_t rank = 0; rank < static_cast<size_t>(spec_.group->size()); ++rank) {
+    status_.Update(FromCuda(cudaMemcpy2DAsync(static_cast<float*>(out.data) + rank * cols, stride,
+                                              work_.logits_parts + rank * rows * cols, width, width,
+                                              rows, cudaMemcpyDeviceToDevice, stream_),
+                            "logits of the ranks"));
+  }
 }
 
 void CudaBackend::LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) {
@@ -479,6 +528,7 @@ int32_t CudaBackend::LogitPasses() const {
 }
 
 Tensor CudaBackend::GatherLogitRows(int32_t pass, Tensor x, Tensor out) {
+  AddPending(x);
   const int32_t width = spec_.limits.max_sequences;
   const int32_t first = (pass - 1) * width;
   const Tensor rows =

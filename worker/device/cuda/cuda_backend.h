@@ -2,6 +2,7 @@
 //
 // Layouts. residual, qkv and q are row-major; what a projection reads (normed, attention,
 // intermediate) is in the GEMM's tiles, [cols / 8][PaddedRows(tokens)][8]; logits are float.
+// Ranks. A shared product's sum over the ranks is added to the residual by the norm behind it.
 // Steps. Two may be on their way: the arrays on the device are written in stream order, their
 // staging in pinned memory exists twice.
 #pragma once
@@ -100,6 +101,11 @@ class CudaBackend : public Backend {
   kernels::LaunchContext Next();
   void Multiply(Tensor x, LinearHandle weight, Tensor out, kernels::GemmEpilogue epilogue,
                 kernels::GemmOutput output);
+  // What an operation of the group says; the next kernel waits for its end.
+  void DoOverRanks(const absl::Status& status);
+  void GatherLogits(Tensor out);
+  // residual += the sum that LinearAdd left, where no RmsNorm has done it.
+  void AddPending(Tensor residual);
   void DecodeAttention(const kernels::PagedAttentionArgs& all);
   char* LayerPool(int32_t layer) const;
   // [kv_heads]; null = 1.
@@ -135,6 +141,7 @@ class CudaBackend : public Backend {
 
   StepShape step_;
   int32_t launches_ = 0;
+  bool pending_sum_ = false;  // work_.partial is still to be added to the residual
   size_t next_staging_ = 0, next_marks_ = 0;
   std::deque<Flight> flights_;
   absl::Status status_;

@@ -33,7 +33,7 @@ absl::StatusOr<PlannedLinears> PlanWeights(const ModelShape& shape) {
   planned.weight_bytes += bf16_bytes(int64_t{shape.vocabulary_size} * shape.hidden_size);
   planned.weight_bytes += static_cast<uint64_t>(shape.gains) * bf16_bytes(shape.hidden_size);
   if (shape.tied_head) {  // the table once more, in the GEMM's order
-    LinearShape head{.parts = {{"lm_head (tied)", shape.vocabulary_size, std::nullopt}},
+    LinearShape head{.parts = {{"lm_head (tied)", shape.head_size, std::nullopt}},
                      .in = shape.hidden_size};
     absl::StatusOr<cuda::LinearPlan> plan = cuda::PlanLinear(head);
     if (!plan.ok()) return plan.status();
@@ -72,6 +72,11 @@ class CudaDevice : public Device {
     if (spec.limits.vocabulary_size > kernels::kMaxVocabulary) {
       return absl::UnimplementedError(
           absl::StrCat("vocab_size: the sampling kernel has up to ", kernels::kMaxVocabulary));
+    }
+    if (shape.head_size != shape.vocabulary_size && shape.head_size % 8 != 0) {
+      return absl::UnimplementedError(
+          absl::StrCat("vocab_size: ", shape.head_size,
+                       " of a rank; the cuda backend shares logits in multiples of 8"));
     }
     absl::StatusOr<PlannedLinears> planned = PlanWeights(shape);
     if (!planned.ok()) return planned.status();

@@ -26,7 +26,7 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
         "no attention kernel of this version has ", spec.attention_heads, " query heads, ",
         spec.kv_heads, " KV heads and head_dim ", spec.head_dim, " on this GPU"));
   }
-  Workspace w;
+  Workspace w{};
   w.inputs = StepArrays::Take(arena, runner);
   w.slots = SlotArrays::Take(arena, runner);
   w.results = ResultArrays::Take(arena, runner);
@@ -41,6 +41,15 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
   w.kv_scales = arena.Take<float>(static_cast<size_t>(2 * spec.layers * spec.kv_heads));
   w.q = arena.Take<kernels::bf16>(static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *
                                   static_cast<size_t>(spec.attention_heads * spec.head_dim));
+  if (spec.group != nullptr) {
+    const auto ranks = static_cast<size_t>(spec.group->size());
+    w.partial = arena.Take<kernels::bf16>(static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *
+                                          static_cast<size_t>(spec.hidden_size));
+    const size_t logits = static_cast<size_t>(PaddedRows(runner.max_sequences)) *
+                          static_cast<size_t>(runner.vocabulary_size);
+    w.logits_part = arena.Take<float>(logits / ranks);
+    w.logits_parts = arena.Take<float>(logits);
+  }
   w.attention_bytes = kernels::DecodeWorkspaceBytes(attention, decode, kDecodeAttentionRows);
   w.attention = arena.Take<uint8_t>(w.attention_bytes);
   return w;

@@ -23,11 +23,16 @@ struct Workspace {
   SlotArrays slots;
   ResultArrays results;
   GemmScratch gemm;
-  int32_t* slot_token;         // [S]: what each slot sampled last
-  uint32_t* sample_scratch;    // two lines of V words a row
-  float* inverse_frequency;    // [head_dim / 2]
-  float* kv_scales;            // [layers][k, v][kv_heads]
-  kernels::bf16* q;            // [T, heads * head_dim], rotated
+  int32_t* slot_token;       // [S]: what each slot sampled last
+  uint32_t* sample_scratch;  // two lines of V words a row
+  float* inverse_frequency;  // [head_dim / 2]
+  float* kv_scales;          // [layers][k, v][kv_heads]
+  kernels::bf16* q;          // [T, heads * head_dim], rotated
+  // Of several ranks, else null: this rank's part of a sum [T, hidden]; its part of the logits
+  // [S, V / ranks], and all ranks' [ranks][S, V / ranks].
+  kernels::bf16* partial;
+  float* logits_part;
+  float* logits_parts;
   void* attention;             // of kDecodeAttentionRows rows
   size_t attention_bytes = 0;  // zeroed once
 
