@@ -39,6 +39,10 @@ void AddModelFlags(Config& config, CLI::App& app) {
   app.add_option("--nccl-library", config.nccl_library,
                  "Several GPUs: NVIDIA's NCCL, a name for the loader or a path")
       ->capture_default_str();
+  app.add_option("--all-reduce", config.all_reduce,
+                 "Several GPUs: nccl; auto = own sums out of peer memory where all GPUs reach it")
+      ->check(CLI::IsMember({"auto", "nccl"}))
+      ->capture_default_str();
   app.add_option("--step-timeout-s", config.step_timeout_s,
                  "Several ranks: a step that one has not done by then ends the process; 0 = 4 "
                  "(cuda), 30 (cpu)")

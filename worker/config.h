@@ -27,6 +27,7 @@ struct Config {
   int cpu_threads = 0;           // 0 = one per core; ranks share them
   int tensor_parallel_size = 1;  // ranks of one process that share the model: 1, 2, 4, 8
   std::string nccl_library = "libnccl.so.2";  // of several GPUs
+  std::string all_reduce = "auto";            // of several GPUs: auto, nccl
   double step_timeout_s = 0;                  // of several ranks; 0 = cuda 4, cpu 30
   std::string test_rank_fault;                // for tests: parallel/faulty_group.h
   std::string load_format = "auto";           // auto, random

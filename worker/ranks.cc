@@ -33,7 +33,9 @@ absl::StatusOr<Ranks> OpenCudaRanks(const RankOptions& options) {
     ranks.devices.push_back(*std::move(device));
   }
   if (options.size == 1) return ranks;
-  auto groups = MakeNcclGroup({.library = options.nccl_library, .ordinals = ordinals});
+  auto groups = MakeNcclGroup({.library = options.nccl_library,
+                               .ordinals = ordinals,
+                               .read_peers = options.all_reduce == "auto"});
   if (!groups.ok()) return groups.status();
   ranks.groups = *std::move(groups);
   return ranks;

@@ -87,6 +87,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
                                            .device = config.device,
                                            .size = config.tensor_parallel_size,
                                            .nccl_library = config.nccl_library,
+                                           .all_reduce = config.all_reduce,
                                            .test_fault = config.test_rank_fault});
   if (!ranks.ok()) return ranks.status();
   if (!ranks->why_not_cuda.empty()) support::Log().info("backend=cpu: {}", ranks->why_not_cuda);

@@ -26,6 +26,7 @@ class FaultyGroup : public RankGroup {
     return group_->AllGather(part, bytes, all, stream);
   }
   void Abort(const absl::Status& why) override { group_->Abort(why); }
+  PeerTable* peers() override { return group_->peers(); }
 
  private:
   absl::Status Next() {

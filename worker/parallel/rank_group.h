@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "worker/parallel/peer_table.h"
+
 struct CUstream_st;
 
 namespace behemoth::worker {
@@ -38,6 +40,8 @@ class RankGroup {
                                  CUstream_st* stream) = 0;
   // Ends the group: calls that wait for a rank return, and every later one fails, with `why`.
   virtual void Abort(const absl::Status& why) = 0;
+  // Where kernels may reach the other ranks' memory themselves; null: only the calls above do.
+  virtual PeerTable* peers() { return nullptr; }
 
  private:
   const int32_t rank_, size_;

@@ -4,7 +4,7 @@
 //
 //   serving_bench --model DIR [--load-format random] [--backend cuda] [--max-model-len 8192]
 //                 [--utilization 0.93] [--kv fp8] [--itl-target-ms 46.5] [--only NAME,NAME]
-//                 [--tensor-parallel-size 2] [--nccl-library PATH]
+//                 [--tensor-parallel-size 2] [--nccl-library PATH] [--all-reduce nccl]
 //
 // With random weights no file but DIR/config.json is read. Prints one line a measurement.
 #include <absl/strings/numbers.h>
@@ -32,7 +32,7 @@ namespace behemoth::worker {
 namespace {
 
 struct Settings {
-  std::string model, only, nccl_library = "libnccl.so.2";
+  std::string model, only, nccl_library = "libnccl.so.2", all_reduce = "auto";
   int32_t tensor_parallel_size = 1;
   bool random = false, cuda = false, fp8 = false;
   int32_t max_model_len = 8192;
@@ -47,6 +47,7 @@ bool Parse(const std::string& name, const std::string& value, Settings* s) {
   if (name == "--backend") return s->cuda = value == "cuda", true;
   if (name == "--kv") return s->fp8 = value == "fp8", true;
   if (name == "--nccl-library") return !(s->nccl_library = value).empty();
+  if (name == "--all-reduce") return !(s->all_reduce = value).empty();
   if (name == "--tensor-parallel-size") {
     return absl::SimpleAtoi(value, &s->tensor_parallel_size) && s->tensor_parallel_size > 0;
   }
@@ -386,7 +387,8 @@ void RunAll(ServingBench& bench, int32_t context) {
 int Run(const Settings& settings) {
   const auto ranks = OpenRanks({.backend = settings.cuda ? "cuda" : "cpu",
                                 .size = settings.tensor_parallel_size,
-                                .nccl_library = settings.nccl_library});
+                                .nccl_library = settings.nccl_library,
+                                .all_reduce = settings.all_reduce});
   if (!ranks.ok()) return std::printf("%s\n", ranks.status().ToString().c_str()), 1;
   const Device& device = *ranks->devices.front();
   LoadOptions options{.folder = settings.model,

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include "kernels/fused/fused.h"
+#include "kernels/all_reduce/all_reduce.h"
 #include "worker/device/cuda/cuda_status.h"
 #include "worker/device/cuda/linear_source.h"
 #include "worker/device/plan_check.h"
@@ -85,6 +85,10 @@ absl::Status CudaBackend::TakeMemory(const std::vector<LinearPlan>& linears,
   Arena work(work_memory_.data(), work_memory_.bytes());
   work_ = *Workspace::Take(work, spec_, linears, limits_);
   linears_.emplace(limits_, &weights_, work_.gemm);
+  if (spec_.group != nullptr && spec_.group->peers() != nullptr) {
+    auto& mine = spec_.group->peers()->ranks[static_cast<size_t>(spec_.group->rank())];
+    mine = {.parts = {work_.partials[0], work_.partials[1]}, .flags = work_.rank_flags};
+  }
   // Zeros: the GEMMs' counters, the attention's, and all that a first step might read unwritten.
   status.Update(FromCuda(cudaMemsetAsync(work_memory_.data(), 0, work_memory_.bytes(), stream_),
                          "cudaMemset"));
@@ -387,13 +391,15 @@ void CudaBackend::Embed(TableHandle handle, Tensor out) {
 
 void CudaBackend::RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) {
   kernels::RmsNormArgs args;
-  args.delta = std::exchange(pending_sum_, false) ? work_.partial : nullptr;
   args.residual = static_cast<bf16*>(x.data);
   args.gamma = gains_[static_cast<size_t>(gain)];
   args.out = {.packed = static_cast<bf16*>(out.data), .packed_rows = PaddedRows(x.rows)};
   args.rows = x.rows;
   args.hidden = x.cols;
   args.epsilon = epsilon;
+  const bool sums = std::exchange(pending_sum_, false);
+  if (sums && spec_.group->peers() != nullptr) return SumOverPeers(args);
+  if (sums) args.delta = work_.partials[partial_];
   Do(kernels::LaunchRmsNorm(args, Next()));
 }
 
@@ -423,12 +429,14 @@ void CudaBackend::LinearAdd(Tensor x, LinearHandle weight, Tensor residual) {
     return;
   }
   AddPending(residual);
+  partial_ = 1 - partial_;
   Tensor partial = residual;
-  partial.data = work_.partial;
+  partial.data = work_.partials[partial_];
   Multiply(x, weight, partial, GemmEpilogue::kStore, GemmOutput::kRowMajor);
-  const size_t count = static_cast<size_t>(residual.rows) * static_cast<size_t>(residual.cols);
-  DoOverRanks(spec_.group->AllReduce(work_.partial, count, SumElement::kBfloat16, stream_));
   pending_sum_ = true;
+  if (spec_.group->peers() != nullptr) return;
+  const size_t count = static_cast<size_t>(residual.rows) * static_cast<size_t>(residual.cols);
+  DoOverRanks(spec_.group->AllReduce(partial.data, count, SumElement::kBfloat16, stream_));
 }
 
 void CudaBackend::DoOverRanks(const absl::Status& status) {
@@ -438,11 +446,30 @@ void CudaBackend::DoOverRanks(const absl::Status& status) {
 
 void CudaBackend::AddPending(Tensor residual) {
   if (!std::exchange(pending_sum_, false)) return;
+  if (spec_.group->peers() != nullptr) {
+    return SumOverPeers({.residual = static_cast<bf16*>(residual.data),
+                         .rows = residual.rows,
+                         .hidden = residual.cols});
+  }
   Do(kernels::LaunchAddRows({.residual = static_cast<bf16*>(residual.data),
-                             .delta = work_.partial,
+                             .delta = work_.partials[partial_],
                              .rows = residual.rows,
                              .hidden = residual.cols},
                             Next()));
+}
+
+void CudaBackend::SumOverPeers(const kernels::RmsNormArgs& row) {
+  const PeerTable& peers = *spec_.group->peers();
+  kernels::RankSumArgs args;
+  args.rank = spec_.group->rank();
+  args.ranks = spec_.group->size();
+  args.aborted = peers.aborted;
+  args.row = row;
+  for (size_t rank = 0; rank < static_cast<size_t>(args.ranks); ++rank) {
+    args.parts[rank] = static_cast<const bf16*>(peers.ranks[rank].parts[partial_]);
+    args.flags[rank] = peers.ranks[rank].flags;
+  }
+  Do(kernels::LaunchRankSum(args, Next()));
 }
 
 // [ranks][rows, cols] -> [rows, ranks * cols].

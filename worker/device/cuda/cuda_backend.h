@@ -13,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/fused/fused.h"
 #include "worker/device/cuda/graph_cache.h"
 #include "worker/device/cuda/host_upload.h"
 #include "worker/device/cuda/workspace.h"
@@ -106,6 +107,8 @@ class CudaBackend : public Backend {
   void GatherLogits(Tensor out);
   // residual += the sum that LinearAdd left, where no RmsNorm has done it.
   void AddPending(Tensor residual);
+  // `row` and the pending sum, out of the peers' memory.
+  void SumOverPeers(const kernels::RmsNormArgs& row);
   void DecodeAttention(const kernels::PagedAttentionArgs& all);
   char* LayerPool(int32_t layer) const;
   // [kv_heads]; null = 1.
@@ -141,7 +144,10 @@ class CudaBackend : public Backend {
 
   StepShape step_;
   int32_t launches_ = 0;
-  bool pending_sum_ = false;  // work_.partial is still to be added to the residual
+  // The part that LinearAdd made last is still to be added to the residual; with peers, also to be
+  // summed.
+  bool pending_sum_ = false;
+  size_t partial_ = 0;  // of work_.partials, the one LinearAdd wrote last
   size_t next_staging_ = 0, next_marks_ = 0;
   std::deque<Flight> flights_;
   absl::Status status_;

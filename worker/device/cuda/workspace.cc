@@ -2,6 +2,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "kernels/all_reduce/all_reduce.h"
+
 namespace behemoth::worker::cuda {
 
 kernels::KvShape KvShapeOf(const BackendSpec& spec) {
@@ -43,8 +45,13 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
                                   static_cast<size_t>(spec.attention_heads * spec.head_dim));
   if (spec.group != nullptr) {
     const auto ranks = static_cast<size_t>(spec.group->size());
-    w.partial = arena.Take<kernels::bf16>(static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *
-                                          static_cast<size_t>(spec.hidden_size));
+    const size_t partial = static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *
+                           static_cast<size_t>(spec.hidden_size);
+    w.partials.fill(arena.Take<kernels::bf16>(partial));
+    if (spec.group->peers() != nullptr) {
+      w.partials[1] = arena.Take<kernels::bf16>(partial);
+      w.rank_flags = arena.Take<uint32_t>(kernels::kRankFlags);
+    }
     const size_t logits = static_cast<size_t>(PaddedRows(runner.max_sequences)) *
                           static_cast<size_t>(runner.vocabulary_size);
     w.logits_part = arena.Take<float>(logits / ranks);

@@ -3,6 +3,7 @@
 
 #include <absl/status/statusor.h>
 
+#include <array>
 #include <vector>
 
 #include "kernels/paged_attention/paged_attention.h"
@@ -28,9 +29,11 @@ struct Workspace {
   float* inverse_frequency;  // [head_dim / 2]
   float* kv_scales;          // [layers][k, v][kv_heads]
   kernels::bf16* q;          // [T, heads * head_dim], rotated
-  // Of several ranks, else null: this rank's part of a sum [T, hidden]; its part of the logits
+  // Of several ranks, else null: this rank's part of a sum [T, hidden], in one buffer or, where the
+  // peers read it, in two in turn, with the flags by which they meet; its part of the logits
   // [S, V / ranks], and all ranks' [ranks][S, V / ranks].
-  kernels::bf16* partial;
+  std::array<kernels::bf16*, 2> partials;
+  uint32_t* rank_flags;
   float* logits_part;
   float* logits_parts;
   void* attention;             // of kDecodeAttentionRows rows
