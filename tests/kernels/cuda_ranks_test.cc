@@ -1,6 +1,7 @@
 // Several GPUs are one model: logits and greedy tokens of the reference within the bound, which
 // knows of the ranks' roundings, and the same bits in every run and in every batch.
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "tests/golden/worker/golden_checkpoints.h"
@@ -13,29 +14,42 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
 }
 
-// Two ranks; made once, as their GPUs are joined once.
-const absl::StatusOr<Ranks>& TwoGpus() {
-  static const absl::StatusOr<Ranks> ranks = OpenRanks({.backend = "cuda", .size = 2});
-  return ranks;
+// Two ranks that add up in this way. Made once and never destroyed: NCCL ends with the process.
+const absl::StatusOr<Ranks>& TwoGpus(const std::string& all_reduce) {
+  static auto& made = *new std::map<std::string, absl::StatusOr<Ranks>>();
+  const auto found = made.find(all_reduce);
+  if (found != made.end()) return found->second;
+  return made[all_reduce] = OpenRanks({.backend = "cuda", .size = 2, .all_reduce = all_reduce});
 }
 
-class CudaRanksTest : public testing::TestWithParam<GoldenCheckpoint> {
+struct Case {
+  GoldenCheckpoint checkpoint;
+  std::string all_reduce;
+};
+void PrintTo(const Case& one, std::ostream* out) { *out << one.checkpoint.name; }
+
+class CudaRanksTest : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     if (!OpenCuda(1).ok()) GTEST_SKIP() << "no CUDA device on this machine for a second rank";
-    ASSERT_TRUE(TwoGpus().ok()) << TwoGpus().status();
+    const auto& ranks = TwoGpus(GetParam().all_reduce);
+    ASSERT_TRUE(ranks.ok()) << ranks.status();
+    const bool own = ranks->groups.front()->peers() != nullptr;
+    if (GetParam().all_reduce == "auto" && !own)
+      GTEST_SKIP() << "these GPUs do not reach each other";
   }
   HarnessOptions Options() const {
-    return {.folder = GetParam().folder, .ranks = TwoGpus()->places()};
+    return {.folder = GetParam().checkpoint.folder,
+            .ranks = TwoGpus(GetParam().all_reduce)->places()};
   }
 };
 
 TEST_P(CudaRanksTest, LogitsAreWithinTheBoundOfTheReference) {
-  ExpectLogitsWithinTheBound(GetParam(), Options(), Arithmetic::kBf16);
+  ExpectLogitsWithinTheBound(GetParam().checkpoint, Options(), Arithmetic::kBf16);
 }
 
 TEST_P(CudaRanksTest, GreedyTokensAreTheReferenceSButForNearTies) {
-  ExpectGreedyTokens(GetParam(), Options(), Arithmetic::kBf16);
+  ExpectGreedyTokens(GetParam().checkpoint, Options(), Arithmetic::kBf16);
 }
 
 // Decodes alone, in batches (each width another graph), again, and in another run.
@@ -72,18 +86,21 @@ TEST_P(CudaRanksTest, ADecodedRowsBitsAreItsOwn) {
   }
 }
 
-std::vector<GoldenCheckpoint> WithTwoKvHeads() {
+std::vector<Case> WithTwoKvHeads() {
   const std::set<std::string> names = {
       "tiny", "sym_g128", "asym_g128", "sym_g32_sharded", "gptq_v1_sym_g128", "plain_bf16"};
-  std::vector<GoldenCheckpoint> all;
+  std::vector<Case> all;
   for (const GoldenCheckpoint& one : GoldenCheckpoints()) {
-    if (names.contains(one.name)) all.push_back(one);
+    if (!names.contains(one.name)) continue;
+    for (const char* all_reduce : {"auto", "nccl"}) all.push_back({one, all_reduce});
   }
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, CudaRanksTest, testing::ValuesIn(WithTwoKvHeads()),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& info) {
+                           return info.param.checkpoint.name + "_" + info.param.all_reduce;
+                         });
 
 }  // namespace
 }  // namespace behemoth::worker

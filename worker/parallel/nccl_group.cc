@@ -176,9 +176,9 @@ class FirstSums {
     const std::vector<uint16_t> ones(count, Bfloat16Of(1.0f));
     absl::Status status;
     for (const Trial& trial : trials_) {
-      status.Update(
-          FromCuda(cudaMemcpy(trial.values.data(), ones.data(), 2 * count, cudaMemcpyHostToDevice),
-                   "upload of ones"));
+      status.Update(FromCuda(cudaMemcpyAsync(trial.values.data(), ones.data(), 2 * count,
+                                             cudaMemcpyHostToDevice, trial.stream),
+                             "upload of ones"));
     }
     status.Update(nccl_.Check(nccl_.group_start(), "ncclGroupStart"));
     for (size_t rank = 0; rank < trials_.size() && status.ok(); ++rank) {
