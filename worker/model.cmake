@@ -21,7 +21,7 @@ if(BEHEMOTH_HAVE_CUDA)
   target_sources(behemoth_worker_model PRIVATE
     device/cuda/cuda_backend.cc device/cuda/cuda_device.cc device/cuda/graph_cache.cc
     device/cuda/linear_source.cc device/cuda/linear_store.cc device/cuda/memory.cc
-    device/cuda/pinned_buffers.cc device/cuda/slot_states.cc device/cuda/step_inputs.cc
+    device/cuda/pinned_buffers.cc device/cuda/rank_operations.cc device/cuda/slot_states.cc device/cuda/step_inputs.cc
     device/cuda/step_results.cc device/cuda/stream_timer.cc device/cuda/workspace.cc
     parallel/nccl_group.cc parallel/nccl_library.cc)
   target_link_libraries(behemoth_worker_model PUBLIC ${CMAKE_DL_LIBS})

@@ -105,6 +105,7 @@ class CudaBackend : public Backend {
   // What an operation of the group says; the next kernel waits for its end.
   void DoOverRanks(const absl::Status& status);
   void GatherLogits(Tensor out);
+  void LinearAddOverRanks(Tensor x, LinearHandle weight, Tensor residual);
   // residual += the sum that LinearAdd left, where no RmsNorm has done it.
   void AddPending(Tensor residual);
   // `row` and the pending sum, out of the peers' memory.
