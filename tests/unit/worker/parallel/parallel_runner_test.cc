@@ -186,6 +186,18 @@ TEST(ParallelModelTest, TwoFourAndEightRanksHaveOneRanksTokens) {
   for (const int32_t size : {2, 4, 8}) EXPECT_EQ(GreedyTokens(files, size), alone) << size;
 }
 
+// The head is the embedding, of which each rank multiplies its rows.
+TEST(ParallelModelTest, ATiedHeadIsSharedToo) {
+  const ModelFiles files;
+  WriteWideModel(files);
+  std::ifstream file(files.path() / "config.json");
+  nlohmann::json config = nlohmann::json::parse(file);
+  config["tie_word_embeddings"] = true;
+  files.Write("config.json", config.dump());
+  const std::vector<TokenId> alone = GreedyTokens(files, 1);
+  for (const int32_t size : {2, 8}) EXPECT_EQ(GreedyTokens(files, size), alone) << size;
+}
+
 // Each rank has its share of weights and KV.
 TEST(ParallelModelTest, ARankNeedsItsPartOfTheMemory) {
   const ModelFiles files;
