@@ -75,18 +75,18 @@ LoadOptions OptionsOf(const Config& config, bool here) {
   return options;
 }
 
-std::string Dimensions(const ModelDescription& m, const ModelNeeds& needs) {
+std::string Dimensions(const ModelDescription& m, const ModelNeeds& needs, int ranks) {
   return absl::StrFormat(
       "architecture: %s, %.1f billion parameters\n"
       "dimensions: %d layers, hidden %d, intermediate %d, %d heads of %d (%d of keys and values), "
       "vocabulary %d, context %d tokens\n"
       "quantization: %s\n"
-      "weights: %.2f GiB in files, fingerprint %s\n",
+      "weights: %.2f GiB in files%s, fingerprint %s\n",
       m.architecture, static_cast<double>(m.parameters) / 1e9, m.layers, m.hidden_size,
       m.intermediate_size, m.attention_heads, m.head_dim, m.kv_heads, m.vocabulary_size,
       m.context_tokens, m.quantization,
       static_cast<double>(needs.weight_bytes) / static_cast<double>(1 << 30),
-      m.weights_fingerprint);
+      ranks > 1 ? absl::StrCat(" for each of ", ranks, " ranks") : "", m.weights_fingerprint);
 }
 
 // Every rank has a device of that memory.
@@ -125,7 +125,8 @@ absl::StatusOr<std::string> CheckModel(const Config& config) {
   auto files = Checkpoint::Open(config.check_model, folder->quantization);
   if (!files.ok()) return files.status();
   if (absl::Status tensors = CheckTensors(folder->config, *files); !tensors.ok()) return tensors;
-  std::string report = Dimensions((*model)->description(), (*model)->needs());
+  std::string report =
+      Dimensions((*model)->description(), (*model)->needs(), config.tensor_parallel_size);
   if (config.check_memory_gib == 0) return report;
 
   int32_t fitting_tokens = 0;

@@ -15,12 +15,13 @@ struct ncclComm;
 namespace behemoth::worker {
 
 struct NcclLibrary {
-  static constexpr int kSuccess = 0;           // ncclSuccess
-  static constexpr int kSum = 0;               // ncclSum
-  static constexpr int kBytes = 1;             // ncclUint8
-  static constexpr int kFloat = 7;             // ncclFloat32
-  static constexpr int kBfloat16 = 9;          // ncclBfloat16
-  static constexpr int kLeastVersion = 21800;  // what was tried; major * 10,000 + minor * 100
+  static constexpr int kSuccess = 0;   // ncclSuccess
+  static constexpr int kSum = 0;       // ncclSum
+  static constexpr int kBytes = 1;     // ncclUint8
+  static constexpr int kFloat = 7;     // ncclFloat32
+  static constexpr int kBfloat16 = 9;  // ncclBfloat16
+  // major * 10,000 + minor * 100: with CUDA 12 and 13 there is no older one that was tried.
+  static constexpr int kLeastVersion = 21800;
 
   int (*get_version)(int*) = nullptr;
   const char* (*get_error_string)(int) = nullptr;
