@@ -25,7 +25,8 @@
 namespace behemoth::kernels {
 
 inline constexpr int kMaxRanks = 8;
-// Of a rank's flags: one number a rank, the launches that have ended, blocks that have.
+// Of a rank's flags: one number a rank, the launches so far, the blocks of this one that know its
+// own.
 inline constexpr int kRankFlags = kMaxRanks + 2;
 
 struct RankSumArgs {

@@ -8,8 +8,8 @@
 namespace behemoth::kernels {
 namespace {
 
-constexpr int kEnded = kMaxRanks;        // of a rank's flags: launches that have ended
-constexpr int kLeaving = kMaxRanks + 1;  // blocks of this launch that have ended
+constexpr int kLaunches = kMaxRanks;     // of a rank's flags: launches so far, without this one
+constexpr int kKnowing = kMaxRanks + 1;  // blocks of this one that have read that
 constexpr int kSpinsPerLook = 1 << 12;   // between two looks at `aborted`, over PCIe
 
 // The memory of other GPUs is in the scope of the system: PTX ISA, "memory consistency model".
@@ -27,13 +27,14 @@ __device__ inline bool HasCome(uint32_t seen, uint32_t number) {
   return static_cast<int32_t>(seen - number) >= 0;
 }
 
-// Returns when every rank's part may be read. The predecessor, which wrote ours, has ended.
+// Returns when every rank's part may be read. The predecessor, which wrote ours, has ended. The
+// last block that has read the launch's number counts it, while the sum goes on.
 template <int kRanks>
 __device__ void Meet(const RankSumArgs& args) {
   uint32_t* const own = args.flags[args.rank];
   const int peer = threadIdx.x;
   if (peer < kRanks && peer != args.rank) {
-    const uint32_t number = *static_cast<volatile uint32_t*>(own + kEnded) + 1;
+    const uint32_t number = *static_cast<volatile uint32_t*>(own + kLaunches) + 1;
     if (blockIdx.x == 0) StoreRelease(args.flags[peer] + args.rank, number);
     int spins = 0;
     while (!HasCome(LoadAcquire(own + peer), number)) {
@@ -41,21 +42,13 @@ __device__ void Meet(const RankSumArgs& args) {
     }
   }
   __syncthreads();
-}
-
-// The last block ends the launch: no block reads the number any more.
-__device__ void Leave(const RankSumArgs& args) {
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  uint32_t* const own = args.flags[args.rank];
-  __threadfence();
-  if (atomicAdd(own + kLeaving, 1) != gridDim.x - 1) return;
-  own[kLeaving] = 0;
-  own[kEnded] += 1;
+  if (threadIdx.x != kNormThreads - 1 || atomicAdd(own + kKnowing, 1) != gridDim.x - 1) return;
+  own[kKnowing] = 0;
+  own[kLaunches] += 1;
 }
 
 template <int kRanks>
-__device__ Vector8 SumOfParts(const RankSumArgs& args, size_t at) {
+__device__ Addition SumOfParts(const RankSumArgs& args, size_t at) {
   uint4 part[kRanks];
 #pragma unroll
   for (int r = 0; r < kRanks; ++r) part[r] = reinterpret_cast<const uint4*>(args.parts[r])[at];
@@ -66,7 +59,7 @@ __device__ Vector8 SumOfParts(const RankSumArgs& args, size_t at) {
 #pragma unroll
     for (int e = 0; e < 8; ++e) sum.v[e] += next.v[e];
   }
-  return sum;
+  return {.delta = sum, .residual = reinterpret_cast<const uint4*>(args.row.residual)[at]};
 }
 
 template <int kRanks>
@@ -76,9 +69,9 @@ __global__ __launch_bounds__(kNormThreads) void SumNormKernel(const RankSumArgs 
     ptx::WaitForPredecessor();
     Meet<kRanks>(args);
   };
-  NormRow(args.row, wait,
-          [&](size_t at) { return AddToResidual(args.row, at, SumOfParts<kRanks>(args, at)); });
-  Leave(args);
+  NormRow(
+      args.row, wait, [&](size_t at) { return SumOfParts<kRanks>(args, at); },
+      [&](size_t at, const Addition& a) { return AddToResidual(args.row, at, a); });
 }
 
 template <int kRanks>
@@ -91,7 +84,6 @@ __global__ __launch_bounds__(kNormThreads) void SumKernel(const RankSumArgs args
   for (int piece = threadIdx.x; piece < pieces; piece += kNormThreads) {
     AddToResidual(args.row, first + piece, SumOfParts<kRanks>(args, first + piece));
   }
-  Leave(args);
 }
 
 template <int kRanks>

@@ -41,20 +41,26 @@ __device__ inline uint4 Normalise(const Vector8& x, float factor, uint4 gamma) {
   return Pack(y);
 }
 
+// A piece of the residual, and what is to be added to it.
+struct Addition {
+  Vector8 delta;
+  uint4 residual;
+};
+
 // bf16(residual + delta) of piece `at` of the matrix, stored.
-__device__ inline Vector8 AddToResidual(const RmsNormArgs& args, size_t at, const Vector8& delta) {
-  uint4* residual = reinterpret_cast<uint4*>(args.residual);
-  Vector8 x = Unpack(residual[at]);
+__device__ inline Vector8 AddToResidual(const RmsNormArgs& args, size_t at, const Addition& a) {
+  Vector8 x = Unpack(a.residual);
 #pragma unroll
-  for (int e = 0; e < 8; ++e) x.v[e] = RoundBf16(x.v[e] + delta.v[e]);
-  residual[at] = Pack(x);
+  for (int e = 0; e < 8; ++e) x.v[e] = RoundBf16(x.v[e] + a.delta.v[e]);
+  reinterpret_cast<uint4*>(args.residual)[at] = Pack(x);
   return x;
 }
 
-// wait(): until the row's inputs are there. load(at): the residual's piece `at`, with what is added
-// to it; called once for each.
-template <typename Wait, typename Load>
-__device__ void NormRow(const RmsNormArgs& args, Wait wait, Load load) {
+// wait(): until the row's inputs are there. fetch(at): what is needed for the residual's piece
+// `at`; a fetch that stores nothing is under way for all pieces of a thread at once. finish(at,
+// fetched): the piece, with what is added to it stored. Each is called once for a piece.
+template <typename Wait, typename Fetch, typename Finish>
+__device__ void NormRow(const RmsNormArgs& args, Wait wait, Fetch fetch, Finish finish) {
   const int row = blockIdx.x, pieces = args.hidden / 8;
   const uint4* gamma = reinterpret_cast<const uint4*>(args.gamma);
   uint4 g[kHeldPieces];
@@ -65,19 +71,25 @@ __device__ void NormRow(const RmsNormArgs& args, Wait wait, Load load) {
   }
   wait();
   const size_t first = static_cast<size_t>(row) * pieces;
+  decltype(fetch(first)) fetched[kHeldPieces];
+#pragma unroll
+  for (int i = 0; i < kHeldPieces; ++i) {
+    const int piece = threadIdx.x + i * kNormThreads;
+    if (piece < pieces) fetched[i] = fetch(first + piece);
+  }
   Vector8 x[kHeldPieces];
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kHeldPieces; ++i) {
     const int piece = threadIdx.x + i * kNormThreads;
     if (piece < pieces) {
-      x[i] = load(first + piece);
+      x[i] = finish(first + piece, fetched[i]);
       sum += SumOfSquares(x[i]);
     }
   }
   for (int piece = threadIdx.x + kHeldPieces * kNormThreads; piece < pieces;
        piece += kNormThreads) {
-    sum += SumOfSquares(load(first + piece));
+    sum += SumOfSquares(finish(first + piece, fetch(first + piece)));
   }
   const float factor = rsqrtf(BlockSum(sum) / static_cast<float>(args.hidden) + args.epsilon);
 #pragma unroll

@@ -29,7 +29,9 @@ __global__ __launch_bounds__(kThreads) void EmbeddingKernel(const EmbeddingArgs 
 
 __device__ Vector8 LoadResidual(const RmsNormArgs& args, size_t at) {
   if (args.delta == nullptr) return Unpack(reinterpret_cast<const uint4*>(args.residual)[at]);
-  return AddToResidual(args, at, Unpack(reinterpret_cast<const uint4*>(args.delta)[at]));
+  return AddToResidual(args, at,
+                       {.delta = Unpack(reinterpret_cast<const uint4*>(args.delta)[at]),
+                        .residual = reinterpret_cast<const uint4*>(args.residual)[at]});
 }
 
 __global__ __launch_bounds__(kThreads) void AddRowsKernel(const AddRowsArgs args) {
@@ -44,7 +46,8 @@ __global__ __launch_bounds__(kThreads) void AddRowsKernel(const AddRowsArgs args
 __global__ __launch_bounds__(kNormThreads) void RmsNormKernel(const RmsNormArgs args) {
   ptx::AllowSuccessor();
   NormRow(
-      args, [] { ptx::WaitForPredecessor(); }, [&](size_t at) { return LoadResidual(args, at); });
+      args, [] { ptx::WaitForPredecessor(); }, [&](size_t at) { return LoadResidual(args, at); },
+      [](size_t, const Vector8& x) { return x; });
 }
 
 __global__ __launch_bounds__(kThreads) void SiluMulKernel(const SiluMulArgs args) {
