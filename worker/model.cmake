@@ -23,7 +23,7 @@ if(BEHEMOTH_HAVE_CUDA)
     device/cuda/linear_source.cc device/cuda/linear_store.cc device/cuda/memory.cc
     device/cuda/pinned_buffers.cc device/cuda/rank_operations.cc device/cuda/slot_states.cc device/cuda/step_inputs.cc
     device/cuda/step_results.cc device/cuda/stream_timer.cc device/cuda/workspace.cc
-    parallel/nccl_group.cc)
+    parallel/nccl_group.cc parallel/peer_group.cc)
 else()
   target_sources(behemoth_worker_model PRIVATE device/cuda/absent.cc)
 endif()

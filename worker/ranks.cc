@@ -7,6 +7,7 @@
 #include "worker/parallel/faulty_group.h"
 #include "worker/parallel/in_process_group.h"
 #include "worker/parallel/nccl_group.h"
+#include "worker/parallel/peer_group.h"
 
 namespace behemoth::worker {
 namespace {
@@ -33,9 +34,12 @@ absl::StatusOr<Ranks> OpenCudaRanks(const RankOptions& options) {
     ranks.devices.push_back(*std::move(device));
   }
   if (options.size == 1) return ranks;
-  auto groups = MakeNcclGroup({.library = options.nccl_library,
-                               .ordinals = ordinals,
-                               .read_peers = options.all_reduce == "auto"});
+  absl::StatusOr<std::vector<std::unique_ptr<RankGroup>>> groups =
+      std::vector<std::unique_ptr<RankGroup>>();
+  if (options.all_reduce == "auto") groups = MakePeerGroup(ordinals);
+  if (groups.ok() && groups->empty()) {
+    groups = MakeNcclGroup({.library = options.nccl_library, .ordinals = ordinals});
+  }
   if (!groups.ok()) return groups.status();
   ranks.groups = *std::move(groups);
   return ranks;

@@ -20,8 +20,7 @@ struct RankOptions {
   int32_t device = 0;            // cuda: rank 0's; the others follow
   int32_t size = 1;
   std::string nccl_library = "libnccl.so.2";
-  // How GPUs add up: nccl; auto = out of each other's memory (kernels/all_reduce) where all reach
-  // it
+  // How GPUs add up: auto = out of each other's memory where all reach it, else nccl
   std::string all_reduce = "auto";
   std::string test_fault;  // empty, or parallel/faulty_group.h
 };

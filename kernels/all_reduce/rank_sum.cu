@@ -1,51 +1,13 @@
 // The one-shot sum. Limit: at few rows the latency of one announcement and one read over the link;
 // from about 64 rows on the link's bytes. A row is one block's: 24 KB a part at 12,288 columns.
 #include "kernels/all_reduce/all_reduce.h"
+#include "kernels/all_reduce/rank_meeting.cuh"
 #include "kernels/common/launch.cuh"
 #include "kernels/common/ptx.cuh"
 #include "kernels/fused/norm_row.cuh"
 
 namespace behemoth::kernels {
 namespace {
-
-constexpr int kLaunches = kMaxRanks;     // of a rank's flags: launches so far, without this one
-constexpr int kKnowing = kMaxRanks + 1;  // blocks of this one that have read that
-constexpr int kSpinsPerLook = 1 << 12;   // between two looks at `aborted`, over PCIe
-
-// The memory of other GPUs is in the scope of the system: PTX ISA, "memory consistency model".
-__device__ inline void StoreRelease(uint32_t* at, uint32_t value) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(at), "r"(value) : "memory");
-}
-__device__ inline uint32_t LoadAcquire(const uint32_t* at) {
-  uint32_t value;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(at) : "memory");
-  return value;
-}
-
-// Numbers are compared as distances: they wrap after 4 billion sums.
-__device__ inline bool HasCome(uint32_t seen, uint32_t number) {
-  return static_cast<int32_t>(seen - number) >= 0;
-}
-
-// Returns when every rank's part may be read. The predecessor, which wrote ours, has ended. The
-// last block that has read the launch's number counts it, while the sum goes on.
-template <int kRanks>
-__device__ void Meet(const RankSumArgs& args) {
-  uint32_t* const own = args.flags[args.rank];
-  const int peer = threadIdx.x;
-  if (peer < kRanks && peer != args.rank) {
-    const uint32_t number = *static_cast<volatile uint32_t*>(own + kLaunches) + 1;
-    if (blockIdx.x == 0) StoreRelease(args.flags[peer] + args.rank, number);
-    int spins = 0;
-    while (!HasCome(LoadAcquire(own + peer), number)) {
-      if (++spins % kSpinsPerLook == 0 && *args.aborted != 0) break;
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x != kNormThreads - 1 || atomicAdd(own + kKnowing, 1) != gridDim.x - 1) return;
-  own[kKnowing] = 0;
-  own[kLaunches] += 1;
-}
 
 template <int kRanks>
 __device__ Addition SumOfParts(const RankSumArgs& args, size_t at) {
@@ -67,7 +29,7 @@ __global__ __launch_bounds__(kNormThreads) void SumNormKernel(const RankSumArgs 
   ptx::AllowSuccessor();
   const auto wait = [&] {
     ptx::WaitForPredecessor();
-    Meet<kRanks>(args);
+    Meet<kRanks>(args.meeting, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
   };
   NormRow(
       args.row, wait, [&](size_t at) { return SumOfParts<kRanks>(args, at); },
@@ -78,7 +40,7 @@ template <int kRanks>
 __global__ __launch_bounds__(kNormThreads) void SumKernel(const RankSumArgs args) {
   ptx::AllowSuccessor();
   ptx::WaitForPredecessor();
-  Meet<kRanks>(args);
+  Meet<kRanks>(args.meeting, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
   const int pieces = args.row.hidden / 8;
   const size_t first = static_cast<size_t>(blockIdx.x) * pieces;
   for (int piece = threadIdx.x; piece < pieces; piece += kNormThreads) {
@@ -97,13 +59,16 @@ KernelError LaunchFor(const RankSumArgs& args, const LaunchContext& context) {
 
 KernelError LaunchRankSum(const RankSumArgs& args, const LaunchContext& context) {
   const RmsNormArgs& row = args.row;
-  if (args.rank < 0 || args.rank >= args.ranks) return {kInvalidArgument, "rank sum: rank"};
+  const RankMeeting& meeting = args.meeting;
+  if (meeting.rank < 0 || meeting.rank >= meeting.ranks) {
+    return {kInvalidArgument, "rank sum: rank"};
+  }
   if (row.hidden <= 0 || row.hidden % 8 != 0) return {kInvalidArgument, "rank sum: hidden"};
-  if (row.residual == nullptr || row.delta != nullptr || args.aborted == nullptr) {
+  if (row.residual == nullptr || row.delta != nullptr || meeting.aborted == nullptr) {
     return {kInvalidArgument, "rank sum: pointer"};
   }
-  for (int rank = 0; rank < args.ranks && rank < kMaxRanks; ++rank) {
-    if (args.parts[rank] == nullptr || args.flags[rank] == nullptr) {
+  for (int rank = 0; rank < meeting.ranks && rank < kMaxRanks; ++rank) {
+    if (args.parts[rank] == nullptr || meeting.flags[rank] == nullptr) {
       return {kInvalidArgument, "rank sum: parts, flags"};
     }
   }
@@ -113,7 +78,7 @@ KernelError LaunchRankSum(const RankSumArgs& args, const LaunchContext& context)
     return {kInvalidArgument, "rank sum: out"};
   }
   if (row.rows <= 0) return {};
-  switch (args.ranks) {
+  switch (meeting.ranks) {
     case 2:
       return LaunchFor<2>(args, context);
     case 4:

@@ -24,10 +24,16 @@ struct RowOutput {
   int packed_rows = 0;
 };
 
+// Tables that a vocabulary can be spread over: parts of ranks, read out of each other's memory.
+inline constexpr int kMaxTables = 8;
+
 // out[r] = table[id(r)]. id(r) = token_ids[r], or slot_token[slot[r]] where token_ids[r] < 0: the
 // token that the sampler left on the device. An id outside the vocabulary gives a row of zeros.
 struct EmbeddingArgs {
   const bf16* table = nullptr;          // [vocabulary, hidden]
+  // Not 0: instead, id i is row i % spread_rows of spread[i / spread_rows].
+  int spread_rows = 0;
+  const bf16* spread[kMaxTables] = {};  // [spread_rows, hidden]
   const int32_t* token_ids = nullptr;   // [rows]
   const int32_t* slot = nullptr;        // [rows]; null: no row is pending
   const int32_t* slot_token = nullptr;  // [slots]

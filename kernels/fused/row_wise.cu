@@ -20,7 +20,12 @@ __global__ __launch_bounds__(kThreads) void EmbeddingKernel(const EmbeddingArgs 
   if (id < 0 && args.slot != nullptr) id = args.slot_token[args.slot[row]];
   const bool is_known = id >= 0 && id < args.vocabulary;
   const int pieces = args.hidden / 8;
-  const uint4* from = reinterpret_cast<const uint4*>(args.table) + static_cast<size_t>(id) * pieces;
+  const bf16* table = args.table;
+  if (is_known && args.spread_rows > 0) {
+    table = args.spread[id / args.spread_rows];
+    id %= args.spread_rows;
+  }
+  const uint4* from = reinterpret_cast<const uint4*>(table) + static_cast<size_t>(id) * pieces;
   uint4* to = reinterpret_cast<uint4*>(args.out) + static_cast<size_t>(row) * pieces;
   for (int i = threadIdx.x; i < pieces; i += kThreads) {
     to[i] = is_known ? from[i] : make_uint4(0, 0, 0, 0);
@@ -92,8 +97,12 @@ bool IsWidth(int width) { return width > 0 && width % 8 == 0; }
 
 KernelError LaunchEmbedding(const EmbeddingArgs& args, const LaunchContext& context) {
   if (!IsWidth(args.hidden)) return {kInvalidArgument, "embedding: hidden"};
-  if (args.table == nullptr || args.token_ids == nullptr || args.out == nullptr ||
-      (args.slot != nullptr && args.slot_token == nullptr)) {
+  const bool spread = args.spread_rows > 0;
+  if (spread && (args.vocabulary + args.spread_rows - 1) / args.spread_rows > kMaxTables) {
+    return {kInvalidArgument, "embedding: spread_rows"};
+  }
+  if ((spread ? args.spread[0] : args.table) == nullptr || args.token_ids == nullptr ||
+      args.out == nullptr || (args.slot != nullptr && args.slot_token == nullptr)) {
     return {kInvalidArgument, "embedding: pointer"};
   }
   if (args.rows <= 0) return {};

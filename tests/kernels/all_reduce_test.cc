@@ -76,11 +76,18 @@ class RankSumTest : public testing::TestWithParam<int> {
   }
   static std::vector<bf16> Gamma() { return Values(2).Bf16(kHidden); }
 
+  RankMeeting MeetingOf(int r) const {
+    RankMeeting meeting{.rank = r, .ranks = GetParam(), .aborted = aborted_};
+    for (int p = 0; p < GetParam(); ++p) {
+      meeting.flags[p] = ranks_[static_cast<size_t>(p)]->flags->get();
+    }
+    return meeting;
+  }
+
   RankSumArgs ArgsOf(int r, int buffer, int rows, bool norm) const {
-    RankSumArgs args{.rank = r, .ranks = GetParam(), .aborted = aborted_};
+    RankSumArgs args{.meeting = MeetingOf(r)};
     for (int p = 0; p < GetParam(); ++p) {
       args.parts[p] = ranks_[static_cast<size_t>(p)]->parts[buffer]->get();
-      args.flags[p] = ranks_[static_cast<size_t>(p)]->flags->get();
     }
     const Rank& rank = *ranks_[static_cast<size_t>(r)];
     args.row.residual = rank.residual->get();
@@ -96,7 +103,7 @@ class RankSumTest : public testing::TestWithParam<int> {
   // The reference of the same calls; gives the residual, and the norm's output where there is one.
   void Reference(int buffer, int rows, bool norm, std::vector<bf16>* residual,
                  std::vector<bf16>* packed) const {
-    RankSumArgs args{.ranks = GetParam()};
+    RankSumArgs args{.meeting = {.ranks = GetParam()}};
     for (int p = 0; p < GetParam(); ++p) {
       args.parts[p] = parts_[buffer][static_cast<size_t>(p)].data();
     }
@@ -148,6 +155,46 @@ TEST_P(RankSumTest, EqualsTheReferenceOnEveryRank) {
   }
 }
 
+// Behind sums, as logits come: the two kinds of kernel meet by the same numbers.
+TEST_P(RankSumTest, PartsAreGatheredSideBySide) {
+  constexpr int kRows = 2, kCols = 2052;
+  const int stride = GetParam() * kCols + 8;
+  MakeRanks(kRows);
+  std::vector<std::vector<float>> host;
+  std::vector<std::unique_ptr<DeviceArray<float>>> parts, outs;
+  for (int r = 0; r < GetParam(); ++r) {
+    Values values(static_cast<uint32_t>(50 + r));
+    auto& part = host.emplace_back();
+    for (int i = 0; i < kRows * kCols; ++i) part.push_back(values.Normal());
+    cudaSetDevice(ranks_[static_cast<size_t>(r)]->device);
+    parts.push_back(std::make_unique<DeviceArray<float>>(part));
+    outs.push_back(std::make_unique<DeviceArray<float>>(
+        std::vector<float>(static_cast<size_t>(kRows * stride), -1.0f)));
+  }
+  std::vector<float> expected(static_cast<size_t>(kRows * stride), -1.0f);
+  RankGatherArgs args{.meeting = {.ranks = GetParam()},
+                      .out = expected.data(),
+                      .rows = kRows,
+                      .cols = kCols,
+                      .stride = stride};
+  for (size_t p = 0; p < host.size(); ++p) args.parts[p] = host[p].data();
+  reference::RankGather(args);
+  for (size_t p = 0; p < host.size(); ++p) args.parts[p] = parts[p]->get();
+  for (int r = 0; r < GetParam(); ++r) {
+    const Rank& rank = *ranks_[static_cast<size_t>(r)];
+    cudaSetDevice(rank.device);
+    ASSERT_TRUE(LaunchRankSum(ArgsOf(r, 0, kRows, true), {rank.stream}).ok());
+    args.meeting = MeetingOf(r);
+    args.out = outs[static_cast<size_t>(r)]->get();
+    const auto error = LaunchRankGather(args, {rank.stream, /*overlap_predecessor=*/true});
+    ASSERT_TRUE(error.ok()) << error.operation;
+  }
+  for (int r = 0; r < GetParam(); ++r) {
+    cudaSetDevice(ranks_[static_cast<size_t>(r)]->device);
+    EXPECT_TRUE(SameBits(outs[static_cast<size_t>(r)]->Download(), expected)) << "rank " << r;
+  }
+}
+
 // A rank that never comes is not waited for once the group has ended.
 TEST_P(RankSumTest, AnAbortEndsTheWait) {
   MakeRanks(2);
@@ -162,8 +209,8 @@ INSTANTIATE_TEST_SUITE_P(Ranks, RankSumTest, testing::Values(2, 4, 8));
 
 TEST(RankSumArgsTest, WhatCannotBeSummedIsRefusedByName) {
   if (Gpus() == 0) GTEST_SKIP() << "no CUDA device on this machine; run on a GPU machine";
-  EXPECT_STREQ(LaunchRankSum({.rank = 2, .ranks = 2}, {}).operation, "rank sum: rank");
-  EXPECT_STREQ(LaunchRankSum({.ranks = 2, .row = {.hidden = 12}}, {}).operation,
+  EXPECT_STREQ(LaunchRankSum({.meeting = {.rank = 2, .ranks = 2}}, {}).operation, "rank sum: rank");
+  EXPECT_STREQ(LaunchRankSum({.meeting = {.ranks = 2}, .row = {.hidden = 12}}, {}).operation,
                "rank sum: hidden");
 }
 

@@ -27,6 +27,10 @@ class FaultyGroup : public RankGroup {
   }
   void Abort(const absl::Status& why) override { group_->Abort(why); }
   PeerTable* peers() override { return group_->peers(); }
+  absl::Status AnnounceOnPeers() override {
+    if (absl::Status alive = Next(); !alive.ok()) return alive;
+    return group_->AnnounceOnPeers();
+  }
 
  private:
   absl::Status Next() {

@@ -17,43 +17,6 @@ namespace {
 
 using cuda::FromCuda;
 
-// The table that all ranks share, and the memory of its flag.
-struct Peers {
-  PeerTable table;
-  cuda::Memory flag;
-};
-
-// Null if some GPU does not reach another one's memory.
-absl::StatusOr<std::shared_ptr<Peers>> JoinPeers(const std::vector<int32_t>& ordinals) {
-  for (const int32_t from : ordinals) {
-    absl::Status set = FromCuda(cudaSetDevice(from), "cudaSetDevice");
-    if (!set.ok()) return set;
-    for (const int32_t to : ordinals) {
-      if (from == to) continue;
-      int reaches = 0;
-      absl::Status asked =
-          FromCuda(cudaDeviceCanAccessPeer(&reaches, from, to), "cudaDeviceCanAccessPeer");
-      if (!asked.ok()) return asked;
-      if (reaches == 0) return nullptr;
-      const cudaError_t enabled = cudaDeviceEnablePeerAccess(to, 0);
-      if (enabled == cudaErrorPeerAccessAlreadyEnabled) {
-        cudaGetLastError();  // no error: it is not to be found by the next launch
-        continue;
-      }
-      absl::Status joined = FromCuda(enabled, "cudaDeviceEnablePeerAccess");
-      if (!joined.ok()) return joined;
-    }
-  }
-  absl::StatusOr<cuda::Memory> flag =
-      cuda::Memory::Allocate(cuda::MemoryKind::kPinnedHost, sizeof(int));
-  if (!flag.ok()) return flag.status();
-  const auto peers = std::make_shared<Peers>();
-  peers->flag = *std::move(flag);
-  peers->table.aborted = static_cast<volatile int*>(peers->flag.data());
-  *peers->table.aborted = 0;
-  return peers;
-}
-
 // What a rank is made of.
 struct Seat {
   int32_t rank = 0, size = 0, ordinal = 0;
@@ -62,12 +25,8 @@ struct Seat {
 
 class NcclGroup : public RankGroup {
  public:
-  NcclGroup(const Seat& seat, const NcclLibrary& nccl, std::shared_ptr<Peers> peers)
-      : RankGroup(seat.rank, seat.size),
-        ordinal_(seat.ordinal),
-        nccl_(nccl),
-        comm_(seat.comm),
-        peers_(std::move(peers)) {}
+  NcclGroup(const Seat& seat, const NcclLibrary& nccl)
+      : RankGroup(seat.rank, seat.size), ordinal_(seat.ordinal), nccl_(nccl), comm_(seat.comm) {}
   ~NcclGroup() override {
     absl::MutexLock lock(&mutex_);
     if (!aborted_.ok()) return;  // Abort's thread has it
@@ -98,14 +57,11 @@ class NcclGroup : public RankGroup {
       if (!aborted_.ok()) return;
       aborted_ = why;
     }
-    if (peers_ != nullptr) *peers_->table.aborted = 1;
     std::thread([ordinal = ordinal_, nccl = nccl_, comm = comm_] {
       cudaSetDevice(ordinal);
       nccl.abort(comm);
     }).detach();
   }
-
-  PeerTable* peers() override { return peers_ == nullptr ? nullptr : &peers_->table; }
 
  private:
   absl::Status status() const {
@@ -116,7 +72,6 @@ class NcclGroup : public RankGroup {
   const int32_t ordinal_;
   const NcclLibrary nccl_;
   ncclComm* const comm_;
-  const std::shared_ptr<Peers> peers_;
   mutable absl::Mutex mutex_;
   absl::Status aborted_;
 };
@@ -221,14 +176,11 @@ absl::StatusOr<std::vector<std::unique_ptr<RankGroup>>> MakeNcclGroup(const Nccl
   absl::Status joined =
       nccl->Check(nccl->init_all(comms.data(), size, options.ordinals.data()), "ncclCommInitAll");
   if (!joined.ok()) return joined;
-  absl::StatusOr<std::shared_ptr<Peers>> peers = std::shared_ptr<Peers>();
-  if (options.read_peers) peers = JoinPeers(options.ordinals);
-  if (!peers.ok()) return peers.status();
   std::vector<std::unique_ptr<RankGroup>> ranks;
   for (int32_t rank = 0; rank < size; ++rank) {
     const auto at = static_cast<size_t>(rank);
     const Seat seat{.rank = rank, .size = size, .ordinal = options.ordinals[at], .comm = comms[at]};
-    ranks.push_back(std::make_unique<NcclGroup>(seat, *nccl, *peers));
+    ranks.push_back(std::make_unique<NcclGroup>(seat, *nccl));
   }
   FirstSums first(*nccl, comms, options.ordinals);
   absl::Status summed = first.Allocate();

@@ -21,8 +21,6 @@ namespace behemoth::worker {
 struct NcclOptions {
   std::string library = "libnccl.so.2";  // a name for the loader, or a path
   std::vector<int32_t> ordinals;         // the GPU of each rank
-  // RankGroup::peers() where every GPU reaches every other one's memory.
-  bool read_peers = true;
 };
 
 // Joins them, connects them and has them add: when this returns, sums are right.

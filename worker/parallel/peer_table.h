@@ -10,7 +10,9 @@ namespace behemoth::worker {
 
 struct PeerTable {
   struct Rank {
-    std::array<void*, 2> parts = {};  // of sums, in turn
+    std::array<void*, 2> parts = {};         // of sums, in turn
+    std::array<void*, 2> logits_parts = {};  // in turn
+    void* table = nullptr;                   // its rows of the embedding table
     uint32_t* flags = nullptr;
   };
   std::array<Rank, 8> ranks;

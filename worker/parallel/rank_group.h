@@ -32,7 +32,8 @@ class RankGroup {
   int32_t rank() const { return rank_; }  // 0 .. size - 1
   int32_t size() const { return size_; }  // > 1
 
-  // values[i] = the sum over the ranks of values[i].
+  // values[i] = the sum over the ranks of values[i]. FAILED_PRECONDITION where there are peers(),
+  // as AllGather.
   virtual absl::Status AllReduce(void* values, size_t count, SumElement element,
                                  CUstream_st* stream) = 0;
   // all[r * bytes + i] = byte i of rank r's `part`.
@@ -40,8 +41,10 @@ class RankGroup {
                                  CUstream_st* stream) = 0;
   // Ends the group: calls that wait for a rank return, and every later one fails, with `why`.
   virtual void Abort(const absl::Status& why) = 0;
-  // Where kernels may reach the other ranks' memory themselves; null: only the calls above do.
+  // Not null: kernels sum and gather out of the other ranks' memory themselves, which is here. Each
+  // such kernel's launch is announced: the group's end, if it has ended.
   virtual PeerTable* peers() { return nullptr; }
+  virtual absl::Status AnnounceOnPeers() { return absl::OkStatus(); }
 
  private:
   const int32_t rank_, size_;

@@ -37,7 +37,8 @@ void Must(cudaError_t error, const char* what) {
 
 // One rank's memory; its address is in the group's table.
 struct Seat {
-  RankGroup* group = nullptr;
+  RankGroup* group = nullptr;    // of peers; null where they do not reach each other
+  RankGroup* library = nullptr;  // NCCL's
   cuda::Memory parts[2], residual, gamma, normed, flags;
   cudaStream_t stream = nullptr;
 
@@ -52,8 +53,8 @@ struct Seat {
     flags = *cuda::Memory::Allocate(cuda::MemoryKind::kDevice, 4 * kernels::kRankFlags);
     Must(cudaMemset(flags.data(), 0, flags.bytes()), "cudaMemset");
     Must(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-    if (PeerTable* const table = group->peers()) {
-      table->ranks[static_cast<size_t>(group->rank())] = {
+    if (group != nullptr) {
+      group->peers()->ranks[static_cast<size_t>(group->rank())] = {
           .parts = {parts[0].data(), parts[1].data()},
           .flags = static_cast<uint32_t*>(flags.data())};
     }
@@ -62,10 +63,10 @@ struct Seat {
   kernels::RankSumArgs ArgsOf(int32_t rows, int32_t hidden, size_t buffer, bool norm) const {
     const PeerTable& table = *group->peers();
     kernels::RankSumArgs args{
-        .rank = group->rank(), .ranks = group->size(), .aborted = table.aborted};
+        .meeting = {.rank = group->rank(), .ranks = group->size(), .aborted = table.aborted}};
     for (size_t rank = 0; rank < static_cast<size_t>(group->size()); ++rank) {
       args.parts[rank] = static_cast<const bf16*>(table.ranks[rank].parts[buffer]);
-      args.flags[rank] = table.ranks[rank].flags;
+      args.meeting.flags[rank] = table.ranks[rank].flags;
     }
     args.row.residual = static_cast<bf16*>(residual.data());
     args.row.rows = rows;
@@ -126,12 +127,19 @@ double Microseconds(std::vector<Seat>& seats, const Enqueue& enqueue) {
 }
 
 int Run(int32_t size, int32_t hidden, const std::string& library) {
-  const auto ranks = OpenRanks({.backend = "cuda", .size = size, .nccl_library = library});
-  if (!ranks.ok()) return std::printf("%s\n", ranks.status().ToString().c_str()), 1;
+  const RankOptions options{.backend = "cuda", .size = size, .nccl_library = library};
+  const auto ranks = OpenRanks(options);
+  RankOptions by_library = options;
+  by_library.all_reduce = "nccl";
+  const auto nccl_ranks = OpenRanks(by_library);
+  for (const absl::Status& status : {ranks.status(), nccl_ranks.status()}) {
+    if (!status.ok()) return std::printf("%s\n", status.ToString().c_str()), 1;
+  }
   const bool own = ranks->groups.front()->peers() != nullptr;
   std::vector<Seat> seats(ranks->groups.size());
   for (size_t rank = 0; rank < seats.size(); ++rank) {
-    seats[rank].group = ranks->groups[rank].get();
+    seats[rank].group = own ? ranks->groups[rank].get() : nullptr;
+    seats[rank].library = nccl_ranks->groups[rank].get();
     seats[rank].Take(static_cast<int32_t>(rank), hidden);
   }
   std::printf("%d x %s, [rows, %d] bf16, us a sum, %d in a graph\n", size,
@@ -139,7 +147,7 @@ int Run(int32_t size, int32_t hidden, const std::string& library) {
   for (const int32_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 8192}) {
     const double nccl = Microseconds(seats, [&](Seat& seat, int32_t) {
       const auto count = static_cast<size_t>(rows) * static_cast<size_t>(hidden);
-      seat.group->AllReduce(seat.parts[0].data(), count, SumElement::kBfloat16, seat.stream)
+      seat.library->AllReduce(seat.parts[0].data(), count, SumElement::kBfloat16, seat.stream)
           .IgnoreError();
     });
     std::printf("rows %5d: nccl %8.2f", rows, nccl);

@@ -85,10 +85,7 @@ absl::Status CudaBackend::TakeMemory(const std::vector<LinearPlan>& linears,
   Arena work(work_memory_.data(), work_memory_.bytes());
   work_ = *Workspace::Take(work, spec_, linears, limits_);
   linears_.emplace(limits_, &weights_, work_.gemm);
-  if (spec_.group != nullptr && spec_.group->peers() != nullptr) {
-    auto& mine = spec_.group->peers()->ranks[static_cast<size_t>(spec_.group->rank())];
-    mine = {.parts = {work_.partials[0], work_.partials[1]}, .flags = work_.rank_flags};
-  }
+  if (SumsOnPeers()) ShowToPeers();
   // Zeros: the GEMMs' counters, the attention's, and all that a first step might read unwritten.
   status.Update(FromCuda(cudaMemsetAsync(work_memory_.data(), 0, work_memory_.bytes(), stream_),
                          "cudaMemset"));
@@ -205,10 +202,13 @@ absl::StatusOr<GainHandle> CudaBackend::AddGain(const DenseMatrix& gain) {
 }
 
 absl::StatusOr<TableHandle> CudaBackend::AddTable(DenseMatrix table) {
-  const int32_t rows = table.rows, cols = table.cols;
+  Table kept{.data = nullptr, .rows = table.rows, .cols = table.cols};
+  if (SumsOnPeers()) table = PartOfTable(std::move(table));
   const absl::StatusOr<bf16*> data = AddDense(std::move(table));
   if (!data.ok()) return data.status();
-  tables_.push_back({*data, rows, cols});
+  kept.data = *data;
+  if (SumsOnPeers()) MyLine().table = *data;
+  tables_.push_back(kept);
   return static_cast<TableHandle>(tables_.size() - 1);
 }
 
@@ -238,7 +238,9 @@ absl::StatusOr<LinearHandle> CudaBackend::TableAsLinear(TableHandle handle) {
   const Table& table = tables_[static_cast<size_t>(handle)];
   const int32_t ranks = spec_.group == nullptr ? 1 : spec_.group->size();
   const int32_t rows = table.rows / ranks;
-  const int64_t first = spec_.group == nullptr ? 0 : int64_t{spec_.group->rank()} * rows;
+  // Spread over the peers, the table is this rank's part already.
+  const int64_t first =
+      spec_.group == nullptr || SumsOnPeers() ? 0 : int64_t{spec_.group->rank()} * rows;
   return linears_->AddTable(table.data + first * table.cols, rows, table.cols, stream_);
 }
 
@@ -379,6 +381,7 @@ void CudaBackend::Embed(TableHandle handle, Tensor out) {
   const Table& table = tables_[static_cast<size_t>(handle)];
   kernels::EmbeddingArgs args;
   args.table = table.data;
+  if (SumsOnPeers()) SpreadOverPeers(table.rows, &args);
   args.token_ids = work_.inputs.token_id;
   args.slot = work_.inputs.token_slot;
   args.slot_token = work_.slot_token;
@@ -398,7 +401,7 @@ void CudaBackend::RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) 
   args.hidden = x.cols;
   args.epsilon = epsilon;
   const bool sums = std::exchange(pending_sum_, false);
-  if (sums && spec_.group->peers() != nullptr) return SumOverPeers(args);
+  if (sums && SumsOnPeers()) return SumOverPeers(args);
   if (sums) args.delta = work_.partials[partial_];
   Do(kernels::LaunchRmsNorm(args, Next()));
 }
@@ -413,14 +416,9 @@ void CudaBackend::Multiply(Tensor x, LinearHandle weight, Tensor out, GemmEpilog
 
 void CudaBackend::Linear(Tensor x, LinearHandle weight, Tensor out) {
   const bool logits = out.use == ElementUse::kLogits;
-  Tensor part = out;
-  if (logits && spec_.group != nullptr) {
-    part.data = work_.logits_part;
-    part.cols = out.cols / spec_.group->size();
-  }
-  Multiply(x, weight, part, GemmEpilogue::kStore,
+  if (logits && spec_.group != nullptr) return LogitsOverRanks(x, weight, out);
+  Multiply(x, weight, out, GemmEpilogue::kStore,
            logits ? GemmOutput::kRowMajorFloat : GemmOutput::kRowMajor);
-  if (part.data != out.data) GatherLogits(out);
 }
 
 void CudaBackend::LinearAdd(Tensor x, LinearHandle weight, Tensor residual) {

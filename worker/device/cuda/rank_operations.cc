@@ -1,7 +1,6 @@
-// What a backend does where ranks share a product: the residual's sums and the logits.
+// What a backend does where ranks share a product: the residual's sums, the logits, the table.
 #include <utility>
 
-#include "kernels/all_reduce/all_reduce.h"
 #include "worker/device/cuda/cuda_backend.h"
 #include "worker/device/cuda/cuda_status.h"
 
@@ -11,6 +10,49 @@ using kernels::bf16;
 using kernels::GemmEpilogue;
 using kernels::GemmOutput;
 
+// ---- What peers see -----------------------------------------------------------------------------
+
+PeerTable::Rank& CudaBackend::MyLine() const {
+  return spec_.group->peers()->ranks[static_cast<size_t>(spec_.group->rank())];
+}
+
+void CudaBackend::ShowToPeers() {
+  MyLine() = {.parts = {work_.partials[0], work_.partials[1]},
+              .logits_parts = {work_.logits_parts[0], work_.logits_parts[1]},
+              .flags = work_.rank_flags};
+}
+
+DenseMatrix CudaBackend::PartOfTable(DenseMatrix table) const {
+  const auto rows = static_cast<size_t>(table.rows / spec_.group->size());
+  const size_t bytes = rows * static_cast<size_t>(table.cols) * BytesPerElement(table.type);
+  const uint64_t first = static_cast<uint64_t>(spec_.group->rank()) * bytes;
+  table.bytes = Stored<uint8_t>(table.bytes.bytes().Range(first, bytes));
+  table.rows = static_cast<int32_t>(rows);
+  return table;
+}
+
+// The table never changes: a row is read from whoever has it.
+void CudaBackend::SpreadOverPeers(int32_t rows, kernels::EmbeddingArgs* args) const {
+  const PeerTable& peers = *spec_.group->peers();
+  args->spread_rows = rows / spec_.group->size();
+  for (size_t rank = 0; rank < static_cast<size_t>(spec_.group->size()); ++rank) {
+    args->spread[rank] = static_cast<const bf16*>(peers.ranks[rank].table);
+  }
+}
+
+kernels::RankMeeting CudaBackend::NextMeeting() {
+  status_.Update(spec_.group->AnnounceOnPeers());
+  const PeerTable& peers = *spec_.group->peers();
+  kernels::RankMeeting meeting{
+      .rank = spec_.group->rank(), .ranks = spec_.group->size(), .aborted = peers.aborted};
+  for (size_t rank = 0; rank < static_cast<size_t>(meeting.ranks); ++rank) {
+    meeting.flags[rank] = peers.ranks[rank].flags;
+  }
+  return meeting;
+}
+
+// ---- Sums ---------------------------------------------------------------------------------------
+
 void CudaBackend::LinearAddOverRanks(Tensor x, LinearHandle weight, Tensor residual) {
   AddPending(residual);
   partial_ = 1 - partial_;
@@ -18,7 +60,7 @@ void CudaBackend::LinearAddOverRanks(Tensor x, LinearHandle weight, Tensor resid
   partial.data = work_.partials[partial_];
   Multiply(x, weight, partial, GemmEpilogue::kStore, GemmOutput::kRowMajor);
   pending_sum_ = true;
-  if (spec_.group->peers() != nullptr) return;
+  if (SumsOnPeers()) return;
   const size_t count = static_cast<size_t>(residual.rows) * static_cast<size_t>(residual.cols);
   DoOverRanks(spec_.group->AllReduce(partial.data, count, SumElement::kBfloat16, stream_));
 }
@@ -30,7 +72,7 @@ void CudaBackend::DoOverRanks(const absl::Status& status) {
 
 void CudaBackend::AddPending(Tensor residual) {
   if (!std::exchange(pending_sum_, false)) return;
-  if (spec_.group->peers() != nullptr) {
+  if (SumsOnPeers()) {
     return SumOverPeers({.residual = static_cast<bf16*>(residual.data),
                          .rows = residual.rows,
                          .hidden = residual.cols});
@@ -43,29 +85,44 @@ void CudaBackend::AddPending(Tensor residual) {
 }
 
 void CudaBackend::SumOverPeers(const kernels::RmsNormArgs& row) {
-  const PeerTable& peers = *spec_.group->peers();
-  kernels::RankSumArgs args;
-  args.rank = spec_.group->rank();
-  args.ranks = spec_.group->size();
-  args.aborted = peers.aborted;
-  args.row = row;
-  for (size_t rank = 0; rank < static_cast<size_t>(args.ranks); ++rank) {
-    args.parts[rank] = static_cast<const bf16*>(peers.ranks[rank].parts[partial_]);
-    args.flags[rank] = peers.ranks[rank].flags;
+  kernels::RankSumArgs args{.meeting = NextMeeting(), .row = row};
+  for (size_t rank = 0; rank < static_cast<size_t>(args.meeting.ranks); ++rank) {
+    const PeerTable::Rank& line = spec_.group->peers()->ranks[rank];
+    args.parts[rank] = static_cast<const bf16*>(line.parts[partial_]);
   }
   Do(kernels::LaunchRankSum(args, Next()));
 }
 
+// ---- Logits -------------------------------------------------------------------------------------
+
+void CudaBackend::LogitsOverRanks(Tensor x, LinearHandle weight, Tensor out) {
+  logits_part_ = 1 - logits_part_;
+  Tensor part = out;
+  part.data = work_.logits_parts[logits_part_];
+  part.cols = out.cols / spec_.group->size();
+  Multiply(x, weight, part, GemmEpilogue::kStore, GemmOutput::kRowMajorFloat);
+  if (!SumsOnPeers()) return GatherByLibrary(part, out);
+  kernels::RankGatherArgs args{.meeting = NextMeeting()};
+  for (size_t rank = 0; rank < static_cast<size_t>(args.meeting.ranks); ++rank) {
+    const PeerTable::Rank& line = spec_.group->peers()->ranks[rank];
+    args.parts[rank] = static_cast<const float*>(line.logits_parts[logits_part_]);
+  }
+  args.out = static_cast<float*>(out.data);
+  args.rows = out.rows;
+  args.cols = part.cols;
+  args.stride = (out.cols + 7) / 8 * 8;
+  Do(kernels::LaunchRankGather(args, Next()));
+}
+
 // [ranks][rows, cols] -> [rows, ranks * cols].
-void CudaBackend::GatherLogits(Tensor out) {
-  const size_t cols = static_cast<size_t>(out.cols / spec_.group->size());
-  const size_t rows = static_cast<size_t>(out.rows);
+void CudaBackend::GatherByLibrary(Tensor part, Tensor out) {
+  const auto cols = static_cast<size_t>(part.cols), rows = static_cast<size_t>(part.rows);
   const size_t width = cols * sizeof(float);
   const size_t stride = static_cast<size_t>((out.cols + 7) / 8 * 8) * sizeof(float);
-  DoOverRanks(spec_.group->AllGather(work_.logits_part, rows * width, work_.logits_parts, stream_));
+  DoOverRanks(spec_.group->AllGather(part.data, rows * width, work_.all_logits, stream_));
   for (size_t rank = 0; rank < static_cast<size_t>(spec_.group->size()); ++rank) {
     status_.Update(FromCuda(cudaMemcpy2DAsync(static_cast<float*>(out.data) + rank * cols, stride,
-                                              work_.logits_parts + rank * rows * cols, width, width,
+                                              work_.all_logits + rank * rows * cols, width, width,
                                               rows, cudaMemcpyDeviceToDevice, stream_),
                             "logits of the ranks"));
   }

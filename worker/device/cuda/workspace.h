@@ -29,13 +29,13 @@ struct Workspace {
   float* inverse_frequency;  // [head_dim / 2]
   float* kv_scales;          // [layers][k, v][kv_heads]
   kernels::bf16* q;          // [T, heads * head_dim], rotated
-  // Of several ranks, else null: this rank's part of a sum [T, hidden], in one buffer or, where the
-  // peers read it, in two in turn, with the flags by which they meet; its part of the logits
-  // [S, V / ranks], and all ranks' [ranks][S, V / ranks].
+  // Of several ranks, else null: this rank's part of a sum [T, hidden] and of the logits
+  // [S, V / ranks]. Where peers read them, each in two buffers in turn, and the flags by which
+  // ranks meet; else in one buffer, and all ranks' logits [ranks][S, V / ranks].
   std::array<kernels::bf16*, 2> partials;
+  std::array<float*, 2> logits_parts;
   uint32_t* rank_flags;
-  float* logits_part;
-  float* logits_parts;
+  float* all_logits;
   void* attention;             // of kDecodeAttentionRows rows
   size_t attention_bytes = 0;  // zeroed once
 
