@@ -3,12 +3,14 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/device/device.h"
 #include "worker/memory_budget.h"
+#include "worker/parallel/in_process_group.h"
 #include "worker/runner/model_folder.h"
 #include "worker/runner/model_loader.h"
 
@@ -73,25 +75,24 @@ LoadOptions OptionsOf(const Config& config, bool here) {
   return options;
 }
 
-std::string Dimensions(const ModelDescription& m, const ModelNeeds& needs) {
+std::string Dimensions(const ModelDescription& m, const ModelNeeds& needs, int ranks) {
   return absl::StrFormat(
       "architecture: %s, %.1f billion parameters\n"
       "dimensions: %d layers, hidden %d, intermediate %d, %d heads of %d (%d of keys and values), "
       "vocabulary %d, context %d tokens\n"
       "quantization: %s\n"
-      "weights: %.2f GiB in files, fingerprint %s\n",
+      "weights: %.2f GiB in files%s, fingerprint %s\n",
       m.architecture, static_cast<double>(m.parameters) / 1e9, m.layers, m.hidden_size,
       m.intermediate_size, m.attention_heads, m.head_dim, m.kv_heads, m.vocabulary_size,
       m.context_tokens, m.quantization,
       static_cast<double>(needs.weight_bytes) / static_cast<double>(1 << 30),
-      m.weights_fingerprint);
+      ranks > 1 ? absl::StrCat(" for each of ", ranks, " ranks") : "", m.weights_fingerprint);
 }
 
-// For all ranks together: weights and blocks are split over them, activations nearly so.
+// Every rank has a device of that memory.
 absl::StatusOr<MemoryPlan> PlanFor(const Config& config, const OpenedModel& model,
                                    int32_t* fitting_tokens) {
-  const auto bytes =
-      static_cast<uint64_t>(config.check_memory_gib * config.tensor_parallel_size * (1 << 30));
+  const auto bytes = static_cast<uint64_t>(config.check_memory_gib * (1 << 30));
   const MemoryLimits limits = {
       .total_bytes = bytes,
       .available_bytes = bytes,
@@ -110,26 +111,35 @@ absl::StatusOr<std::string> CheckModel(const Config& config) {
   const bool here = device.ok() || config.backend == "cpu";
   if (!device.ok()) device = OpenCpu();
   LoadOptions options = OptionsOf(config, here);
-  auto model = OpenModel(options, **device);
+  // One device stands for those of all ranks: what a rank needs of it is asked, nothing runs.
+  const auto groups = config.tensor_parallel_size > 1
+                          ? MakeInProcessGroup(config.tensor_parallel_size)
+                          : std::vector<std::unique_ptr<RankGroup>>();
+  std::vector<RankPlace> places(1, {.device = device->get()});
+  places.resize(std::max<size_t>(1, groups.size()), places.front());
+  for (size_t rank = 0; rank < groups.size(); ++rank) places[rank].group = groups[rank].get();
+  auto model = OpenModel(options, places);
   if (!model.ok()) return model.status();
   auto folder = ReadModelFolder(config.check_model);
   if (!folder.ok()) return folder.status();
   auto files = Checkpoint::Open(config.check_model, folder->quantization);
   if (!files.ok()) return files.status();
   if (absl::Status tensors = CheckTensors(folder->config, *files); !tensors.ok()) return tensors;
-  std::string report = Dimensions((*model)->description(), (*model)->needs());
+  std::string report =
+      Dimensions((*model)->description(), (*model)->needs(), config.tensor_parallel_size);
   if (config.check_memory_gib == 0) return report;
 
   int32_t fitting_tokens = 0;
   absl::StatusOr<MemoryPlan> plan = PlanFor(config, **model, &fitting_tokens);
   if (!plan.ok() && config.max_model_len == 0 && fitting_tokens > 1) {  // as the worker caps it
     options.max_model_len = fitting_tokens;
-    model = OpenModel(options, **device);
+    model = OpenModel(options, places);
     if (!model.ok()) return model.status();
     plan = PlanFor(config, **model, nullptr);
   }
   if (!plan.ok()) return plan.status();
   return absl::StrCat(report, "memory plan for ", config.check_memory_gib, " GiB",
+                      groups.empty() ? "" : " of each rank",
                       here ? "" : ", estimated without the device", ": ", plan->Describe(), "\n");
 }
 

@@ -32,9 +32,23 @@ void AddModelFlags(Config& config, CLI::App& app) {
   app.add_option("--cpu-threads", config.cpu_threads, "cpu backend; 0 = one per core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--tensor-parallel-size", config.tensor_parallel_size, "GPUs; 1 in this version")
-      ->check(CLI::Range(1, 1))
+  app.add_option("--tensor-parallel-size", config.tensor_parallel_size,
+                 "GPUs (cpu: threads) that share the model: 1, 2, 4, 8")
+      ->check(CLI::IsMember({1, 2, 4, 8}))
       ->capture_default_str();
+  app.add_option("--nccl-library", config.nccl_library,
+                 "Several GPUs: NVIDIA's NCCL, a name for the loader or a path")
+      ->capture_default_str();
+  app.add_option("--all-reduce", config.all_reduce,
+                 "Several GPUs: nccl; auto = own sums out of peer memory where all GPUs reach it")
+      ->check(CLI::IsMember({"auto", "nccl"}))
+      ->capture_default_str();
+  app.add_option("--step-timeout-s", config.step_timeout_s,
+                 "Several ranks: a step that one has not done by then ends the process; 0 = 4 "
+                 "(cuda), 30 (cpu)")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_option("--test-rank-fault", config.test_rank_fault)->group("");  // not in --help
   app.add_option("--load-format", config.load_format, "random = seeded weights without files")
       ->check(CLI::IsMember({"auto", "random"}))
       ->capture_default_str();

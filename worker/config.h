@@ -23,11 +23,15 @@ struct Config {
   std::string metrics_listen = "127.0.0.1:9102";
 
   std::string backend = "auto";  // auto, cpu, cuda
-  int device = 0;                // cuda: which GPU
-  int cpu_threads = 0;           // 0 = one per core
-  int tensor_parallel_size = 1;
-  std::string load_format = "auto";  // auto, random
-  uint64_t seed = 0;                 // of random weights
+  int device = 0;                // cuda: which GPU; of several ranks, the first one's
+  int cpu_threads = 0;           // 0 = one per core; ranks share them
+  int tensor_parallel_size = 1;  // ranks of one process that share the model: 1, 2, 4, 8
+  std::string nccl_library = "libnccl.so.2";  // of several GPUs
+  std::string all_reduce = "auto";            // of several GPUs: auto, nccl
+  double step_timeout_s = 0;                  // of several ranks; 0 = cuda 4, cpu 30
+  std::string test_rank_fault;                // for tests: parallel/faulty_group.h
+  std::string load_format = "auto";           // auto, random
+  uint64_t seed = 0;                          // of random weights
 
   int max_model_len = 0;    // 0 = the model's, capped to what fits
   int max_num_seqs = 64;    // rows of a step

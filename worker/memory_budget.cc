@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace behemoth::worker {
 namespace {
@@ -50,6 +51,30 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_t
       MiB(plan.usable_bytes), " usable of ", MiB(limits.total_bytes),
       limits.kv_bytes > 0 ? absl::StrCat(", KV limited to ", MiB(limits.kv_bytes)) : "",
       "; a context of ", plan.blocks * needs.tokens_per_block, " would fit"));
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_tokens,
+                                      int32_t max_sequences, std::span<const MemoryLimits> ranks,
+                                      int32_t* fitting_tokens) {
+  absl::StatusOr<MemoryPlan> smallest = absl::InternalError("no ranks to plan for");
+  int32_t least_fitting = std::numeric_limits<int32_t>::max();
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    int32_t fitting = 0;
+    absl::StatusOr<MemoryPlan> plan =
+        PlanMemory(needs, context_tokens, max_sequences, ranks[rank], &fitting);
+    if (!plan.ok()) {
+      least_fitting = std::min(least_fitting, fitting);
+      if (ranks.size() > 1) {
+        plan = absl::Status(plan.status().code(),
+                            absl::StrCat("rank ", rank, ": ", plan.status().message()));
+      }
+    }
+    const bool first = rank == 0;
+    const bool smaller = smallest.ok() && (!plan.ok() || plan->blocks < smallest->blocks);
+    if (first || smaller) smallest = std::move(plan);
+  }
+  if (!smallest.ok() && fitting_tokens != nullptr) *fitting_tokens = least_fitting;
+  return smallest;
 }
 
 }  // namespace behemoth::worker

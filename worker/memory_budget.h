@@ -9,6 +9,7 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "worker/runner/model_loader.h"
@@ -30,7 +31,7 @@ struct MemoryPlan {
   int32_t blocks = 0;
 
   uint64_t planned_bytes() const { return needs.fixed_bytes() + needs.block_bytes * blocks; }
-  // The sum and what it buys, for the log.
+  // The sum and what it buys, for the log. Of several ranks, each one's.
   std::string Describe() const;
 };
 
@@ -40,6 +41,12 @@ struct MemoryPlan {
 // At most `max_sequences` full contexts are bought: nobody could fill more.
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_tokens,
                                       int32_t max_sequences, const MemoryLimits& limits,
+                                      int32_t* fitting_tokens);
+
+// The plan of the rank that gets the fewest blocks, which all have; an error names its rank.
+// `ranks`: of each one's device. fitting_tokens: of the one that fits least.
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelNeeds& needs, int32_t context_tokens,
+                                      int32_t max_sequences, std::span<const MemoryLimits> ranks,
                                       int32_t* fitting_tokens);
 
 }  // namespace behemoth::worker

@@ -70,10 +70,16 @@ struct Probe::Families {
                        .Help("Device memory that the plan gave to each part at start.")
                        .Register(r);
     const auto blocks = static_cast<uint64_t>(config.blocks);
-    memory.Add({{"part", "weights"}}).Set(static_cast<double>(config.weight_bytes));
-    memory.Add({{"part", "activations"}}).Set(static_cast<double>(config.activation_bytes));
-    memory.Add({{"part", "workspace"}}).Set(static_cast<double>(config.workspace_bytes));
-    memory.Add({{"part", "kv"}}).Set(static_cast<double>(config.block_bytes * blocks));
+    for (int32_t rank = 0; rank < config.ranks; ++rank) {
+      const auto add = [&](const char* part, uint64_t bytes) {
+        memory.Add({{"part", part}, {"rank", std::to_string(rank)}})
+            .Set(static_cast<double>(bytes));
+      };
+      add("weights", config.weight_bytes);
+      add("activations", config.activation_bytes);
+      add("workspace", config.workspace_bytes);
+      add("kv", config.block_bytes * blocks);
+    }
     if (!vllm_names) return;
     auto& success = prometheus::BuildCounter()
                         .Name("vllm:request_success_total")

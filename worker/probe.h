@@ -22,6 +22,7 @@ struct ProbeConfig {
   int32_t blocks = 0;
   int32_t tokens_per_block = 0;
   uint64_t weight_bytes = 0, activation_bytes = 0, workspace_bytes = 0, block_bytes = 0;
+  int32_t ranks = 1;  // each with a plan of these bytes
   bool vllm_names = true;
 };
 

@@ -34,7 +34,14 @@ std::optional<KvType> KvTypeOf(const std::string& dtype) {
   return std::nullopt;  // auto
 }
 
-LoadOptions OptionsOf(const Config& config) {
+// A GPU's longest step, 2,048 tokens of the 123B model, takes under a second; a cpu's what the
+// engine's heartbeat allows.
+absl::Duration StepBound(const Config& config, const Ranks& ranks) {
+  if (config.step_timeout_s > 0) return absl::Seconds(config.step_timeout_s);
+  return ranks.on_cpu ? absl::Seconds(30) : absl::Seconds(4);
+}
+
+LoadOptions OptionsOf(const Config& config, const Ranks& ranks) {
   return {.folder = config.model,
           .load_format = config.load_format == "random" ? LoadFormat::kRandom : LoadFormat::kAuto,
           .random_seed = config.seed,
@@ -42,33 +49,26 @@ LoadOptions OptionsOf(const Config& config) {
           .max_model_len = config.max_model_len,
           .max_sequences = config.max_num_seqs,
           .max_step_tokens = config.max_step_tokens,
-          .threads = config.cpu_threads};
+          .threads = std::max(1, config.cpu_threads / config.tensor_parallel_size),
+          .step_bound = StepBound(config, ranks)};
 }
 
-// auto: cuda, or the cpu where the build or the machine has no GPU.
-absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const Config& config) {
-  if (config.backend == "cpu") return OpenCpu();
-  absl::StatusOr<std::unique_ptr<Device>> device = OpenCuda(config.device);
-  const bool absent =
-      absl::IsUnimplemented(device.status()) || absl::IsUnavailable(device.status());
-  if (config.backend != "auto" || !absent) return device;
-  support::Log().info("backend=cpu: {}", std::string(device.status().message()));
-  return OpenCpu();
-}
-
-absl::StatusOr<MemoryPlan> Plan(const Config& config, const Device& device,
-                                const OpenedModel& model, int32_t* fitting) {
-  const DeviceMemory memory = device.memory();
-  MemoryLimits limits{.total_bytes = memory.total_bytes,
+absl::StatusOr<MemoryPlan> Plan(const Config& config, const Ranks& ranks, const OpenedModel& model,
+                                int32_t* fitting) {
+  const ModelNeeds& needs = model.needs();
+  std::vector<MemoryLimits> limits;
+  for (const std::unique_ptr<Device>& device : ranks.devices) {
+    const DeviceMemory memory = device->memory();
+    limits.push_back({.total_bytes = memory.total_bytes,
                       .available_bytes = memory.available_bytes,
                       .utilization = config.gpu_memory_utilization,
                       .limit_bytes = static_cast<uint64_t>(config.gpu_memory_limit_gib * (1 << 30)),
-                      .kv_bytes = config.kv_cache_memory_bytes};
-  const ModelNeeds& needs = model.needs();
-  if (limits.kv_bytes == 0 && device.default_kv_bytes() != 0) {
-    limits.kv_bytes =
-        std::max(device.default_kv_bytes(),
-                 needs.block_bytes * static_cast<uint32_t>(needs.blocks_for_one_context));
+                      .kv_bytes = config.kv_cache_memory_bytes});
+    if (limits.back().kv_bytes == 0 && device->default_kv_bytes() != 0) {
+      limits.back().kv_bytes =
+          std::max(device->default_kv_bytes(),
+                   needs.block_bytes * static_cast<uint32_t>(needs.blocks_for_one_context));
+    }
   }
   return PlanMemory(needs, model.description().context_tokens, config.max_num_seqs, limits,
                     fitting);
@@ -83,36 +83,43 @@ uint64_t DrawSecret() {
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const Config& wanted) {
   Config config = wanted;
-  absl::StatusOr<std::unique_ptr<Device>> device = OpenDevice(config);
-  if (!device.ok()) return device.status();
-  auto model = OpenModel(OptionsOf(config), **device);
+  absl::StatusOr<Ranks> ranks = OpenRanks({.backend = config.backend,
+                                           .device = config.device,
+                                           .size = config.tensor_parallel_size,
+                                           .nccl_library = config.nccl_library,
+                                           .all_reduce = config.all_reduce,
+                                           .test_fault = config.test_rank_fault});
+  if (!ranks.ok()) return ranks.status();
+  if (!ranks->why_not_cuda.empty()) support::Log().info("backend=cpu: {}", ranks->why_not_cuda);
+  const std::vector<RankPlace> places = ranks->places();
+  auto model = OpenModel(OptionsOf(config, *ranks), places);
   if (!model.ok()) return model.status();
   int32_t fitting_tokens = 0;
-  absl::StatusOr<MemoryPlan> plan = Plan(config, **device, **model, &fitting_tokens);
+  absl::StatusOr<MemoryPlan> plan = Plan(config, *ranks, **model, &fitting_tokens);
   if (!plan.ok() && config.max_model_len == 0 && fitting_tokens > 1) {
     support::Log().warn("context capped to what fits max_model_len={} model={}", fitting_tokens,
                         (*model)->description().context_tokens);
     config.max_model_len = fitting_tokens;
-    model = OpenModel(OptionsOf(config), **device);
+    model = OpenModel(OptionsOf(config, *ranks), places);
     if (!model.ok()) return model.status();
-    plan = Plan(config, **device, **model, nullptr);
+    plan = Plan(config, *ranks, **model, nullptr);
   }
   if (!plan.ok()) return plan.status();
-  support::Log().info("device={} memory plan: {}", (*device)->name(), plan->Describe());
+  support::Log().info("device={} ranks={} memory plan{}: {}", ranks->devices.front()->name(),
+                      places.size(), places.size() > 1 ? " of each rank" : "", plan->Describe());
   absl::StatusOr<std::string> tokenizer =
       config.tokenizer_fingerprint ? TokenizerFingerprint(config.model) : std::string();
   if (!tokenizer.ok()) return tokenizer.status();
-  auto worker = std::unique_ptr<Worker>(new Worker(config, *std::move(device), *std::move(model),
+  auto worker = std::unique_ptr<Worker>(new Worker(config, *std::move(ranks), *std::move(model),
                                                    *std::move(plan), *std::move(tokenizer)));
   if (const absl::Status serving = worker->Serve(); !serving.ok()) return serving;
   return worker;
 }
 
-Worker::Worker(const Config& config, std::unique_ptr<Device> device,
-               std::unique_ptr<OpenedModel> model, const MemoryPlan& plan,
-               std::string tokenizer_fingerprint)
+Worker::Worker(const Config& config, Ranks ranks, std::unique_ptr<OpenedModel> model,
+               const MemoryPlan& plan, std::string tokenizer_fingerprint)
     : config_(config),
-      device_(std::move(device)),
+      ranks_(std::move(ranks)),
       plan_(plan),
       queue_{.queue_requests = config.queue_max_requests, .queue_tokens = config.queue_max_tokens},
       model_(std::move(model)),
@@ -127,7 +134,14 @@ Worker::Worker(const Config& config, std::unique_ptr<Device> device,
                                                .activation_bytes = plan_.needs.activation_bytes,
                                                .workspace_bytes = plan_.needs.workspace_bytes,
                                                .block_bytes = plan_.needs.block_bytes,
+                                               .ranks = config_.tensor_parallel_size,
                                                .vllm_names = config_.vllm_metrics});
+  std::vector<DeviceDescription> devices;
+  for (const std::unique_ptr<Device>& device : ranks_.devices) {
+    devices.push_back({.name = device->name(),
+                       .memory_bytes = device->memory().total_bytes,
+                       .planned_bytes = plan_.planned_bytes()});
+  }
   board_ = std::make_unique<StatusBoard>(ToMessage(
       WorkerDescription{.served_names = config_.served_names,
                         .model = description,
@@ -139,9 +153,7 @@ Worker::Worker(const Config& config, std::unique_ptr<Device> device,
                                    .max_sequences = config_.max_num_seqs,
                                    .max_step_tokens = model_->limits().max_step_tokens},
                         .queue = queue_,
-                        .device = device_->name(),
-                        .device_bytes = device_->memory().total_bytes,
-                        .planned_bytes = plan_.planned_bytes(),
+                        .devices = std::move(devices),
                         .build = absl::StrCat(support::Version(), " ", support::Commit())}));
 }
 
@@ -247,7 +259,7 @@ absl::Status Worker::Load() {
                                      probe_.get(), std::move(hooks));
   engine_->Start();
   running_engine_ = engine_.get();
-  service_->Attach(engine_.get(), device_->takes_masks() ? forms_.get() : nullptr);
+  service_->Attach(engine_.get(), ranks_.devices.front()->takes_masks() ? forms_.get() : nullptr);
   return absl::OkStatus();
 }
 
@@ -281,7 +293,7 @@ bool Worker::Shutdown() {
   }
   feed_->End();
   server_->Drain(kCloseTime);
-  return true;
+  return runner_ == nullptr || !runner_->stuck();
 }
 
 Worker::~Worker() {

@@ -18,10 +18,10 @@
 #include "proto/support/health.h"
 #include "proto/support/metrics_server.h"
 #include "worker/config.h"
-#include "worker/device/device.h"
 #include "worker/engine/engine.h"
 #include "worker/memory_budget.h"
 #include "worker/probe.h"
+#include "worker/ranks.h"
 #include "worker/rpc/engine_watchdog.h"
 #include "worker/rpc/load_feed.h"
 #include "worker/rpc/status_board.h"
@@ -40,14 +40,14 @@ class Worker {
 
   // Readiness off, streams in flight finish or are failed after the drain timeout, everything
   // stops. False: the process has to end without destroying this, because a thread cannot be
-  // joined (the model is still loading, or the engine hangs).
+  // joined (the model is still loading, or the engine or a rank hangs).
   bool Shutdown();
 
   // The device has failed, or the model could not be loaded.
   bool failed() const { return board_->state() == WorkerState::kFailed; }
 
  private:
-  Worker(const Config& config, std::unique_ptr<Device> device, std::unique_ptr<OpenedModel> model,
+  Worker(const Config& config, Ranks ranks, std::unique_ptr<OpenedModel> model,
          const MemoryPlan& plan, std::string tokenizer_fingerprint);
 
   absl::Status Serve();
@@ -57,7 +57,7 @@ class Worker {
   SchedulerConfig ScheduleFor(const RunnerLimits& limits) const;
 
   const Config config_;
-  const std::unique_ptr<Device> device_;  // outlives the model and the runner
+  const Ranks ranks_;  // outlives the model and the runner
   const MemoryPlan plan_;
   const MailboxLimits queue_;
   std::unique_ptr<OpenedModel> model_;

@@ -179,7 +179,7 @@ DASHBOARDS = {
                   "/ sum(rate(behemoth_prefix_cache_queries_total{WRK}[RANGE]))"}),
         ("Planned memory", "timeseries", "bytes", "What the plan gave to each part at start.",
          "kvcachesaturated",
-         {"{{instance}} {{part}}": "behemoth_planned_memory_bytes{WRK}"}),
+         {"{{instance}} {{rank}} {{part}}": "behemoth_planned_memory_bytes{WRK}"}),
         ("GPU busy", "timeseries", "percentunit", "Share of time with a kernel; says little of load.",
          "itlp95high", {"{{Hostname}} {{gpu}}": "avg by (Hostname, gpu) (DCGM_FI_PROF_GR_ENGINE_ACTIVE)"}),
         ("Tensor cores", "timeseries", "percentunit", "Share of cycles.", "itlp95high",

@@ -24,10 +24,16 @@ struct RowOutput {
   int packed_rows = 0;
 };
 
+// Tables that a vocabulary can be spread over: parts of ranks, read out of each other's memory.
+inline constexpr int kMaxTables = 8;
+
 // out[r] = table[id(r)]. id(r) = token_ids[r], or slot_token[slot[r]] where token_ids[r] < 0: the
 // token that the sampler left on the device. An id outside the vocabulary gives a row of zeros.
 struct EmbeddingArgs {
   const bf16* table = nullptr;          // [vocabulary, hidden]
+  // Not 0: instead, id i is row i % spread_rows of spread[i / spread_rows].
+  int spread_rows = 0;
+  const bf16* spread[kMaxTables] = {};  // [spread_rows, hidden]
   const int32_t* token_ids = nullptr;   // [rows]
   const int32_t* slot = nullptr;        // [rows]; null: no row is pending
   const int32_t* slot_token = nullptr;  // [slots]
@@ -47,6 +53,14 @@ struct RmsNormArgs {
   int rows = 0;
   int hidden = 0;  // % 8 == 0
   float epsilon = 1e-5f;
+};
+
+// residual = bf16(residual + delta).
+struct AddRowsArgs {
+  bf16* residual = nullptr;     // [rows, hidden]
+  const bf16* delta = nullptr;  // [rows, hidden]
+  int rows = 0;
+  int hidden = 0;  // % 8 == 0
 };
 
 // Splits the fused projection's row [q heads | k heads | v heads], rotates q and k by the row's
@@ -102,6 +116,7 @@ struct KvBlockCopyArgs {
 // Builds with CUDA only.
 KernelError LaunchEmbedding(const EmbeddingArgs& args, const LaunchContext& context);
 KernelError LaunchRmsNorm(const RmsNormArgs& args, const LaunchContext& context);
+KernelError LaunchAddRows(const AddRowsArgs& args, const LaunchContext& context);
 KernelError LaunchRopeKvWrite(const RopeKvWriteArgs& args, const LaunchContext& context);
 KernelError LaunchSiluMul(const SiluMulArgs& args, const LaunchContext& context);
 KernelError LaunchPermuteColumns(const PermuteColumnsArgs& args, const LaunchContext& context);
@@ -111,6 +126,7 @@ KernelError LaunchKvBlockCopy(const KvBlockCopyArgs& args, const LaunchContext& 
 namespace reference {
 void Embedding(const EmbeddingArgs& args);
 void RmsNorm(const RmsNormArgs& args);
+void AddRows(const AddRowsArgs& args);
 void RopeKvWrite(const RopeKvWriteArgs& args);
 void SiluMul(const SiluMulArgs& args);
 void PermuteColumns(const PermuteColumnsArgs& args);

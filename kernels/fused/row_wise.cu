@@ -3,13 +3,13 @@
 #include "kernels/common/launch.cuh"
 #include "kernels/common/ptx.cuh"
 #include "kernels/fused/fused.h"
+#include "kernels/fused/norm_row.cuh"
 #include "kernels/fused/vector8.cuh"
 
 namespace behemoth::kernels {
 namespace {
 
-constexpr int kThreads = 512;
-constexpr int kHeldPieces = 4;  // of 8 columns, kept in registers per thread: rows up to 16,384
+constexpr int kThreads = kNormThreads;
 constexpr int kPiecesPerBlock = 2048;  // of SiluMul
 
 __global__ __launch_bounds__(kThreads) void EmbeddingKernel(const EmbeddingArgs args) {
@@ -20,88 +20,39 @@ __global__ __launch_bounds__(kThreads) void EmbeddingKernel(const EmbeddingArgs 
   if (id < 0 && args.slot != nullptr) id = args.slot_token[args.slot[row]];
   const bool is_known = id >= 0 && id < args.vocabulary;
   const int pieces = args.hidden / 8;
-  const uint4* from = reinterpret_cast<const uint4*>(args.table) + static_cast<size_t>(id) * pieces;
+  const bf16* table = args.table;
+  if (is_known && args.spread_rows > 0) {
+    table = args.spread[id / args.spread_rows];
+    id %= args.spread_rows;
+  }
+  const uint4* from = reinterpret_cast<const uint4*>(table) + static_cast<size_t>(id) * pieces;
   uint4* to = reinterpret_cast<uint4*>(args.out) + static_cast<size_t>(row) * pieces;
   for (int i = threadIdx.x; i < pieces; i += kThreads) {
     to[i] = is_known ? from[i] : make_uint4(0, 0, 0, 0);
   }
 }
 
-// Sum over the block in a fixed order: lanes by halving, then warps ascending.
-__device__ float BlockSum(float value) {
-  __shared__ float of_warp[kThreads / 32];
-  for (int distance = 16; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(~0u, value, distance);
-  }
-  if ((threadIdx.x & 31) == 0) of_warp[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kThreads / 32; ++warp) sum += of_warp[warp];
-  return sum;
-}
-
 __device__ Vector8 LoadResidual(const RmsNormArgs& args, size_t at) {
-  uint4* residual = reinterpret_cast<uint4*>(args.residual);
-  Vector8 x = Unpack(residual[at]);
-  if (args.delta == nullptr) return x;
-  const Vector8 d = Unpack(reinterpret_cast<const uint4*>(args.delta)[at]);
-#pragma unroll
-  for (int e = 0; e < 8; ++e) x.v[e] = RoundBf16(x.v[e] + d.v[e]);
-  residual[at] = Pack(x);
-  return x;
+  if (args.delta == nullptr) return Unpack(reinterpret_cast<const uint4*>(args.residual)[at]);
+  return AddToResidual(args, at,
+                       {.delta = Unpack(reinterpret_cast<const uint4*>(args.delta)[at]),
+                        .residual = reinterpret_cast<const uint4*>(args.residual)[at]});
 }
 
-__device__ float SumOfSquares(const Vector8& x) {
-  float sum = 0.0f;
-#pragma unroll
-  for (int e = 0; e < 8; ++e) sum = fmaf(x.v[e], x.v[e], sum);
-  return sum;
-}
-
-__device__ uint4 Normalise(const Vector8& x, float factor, uint4 gamma) {
-  const Vector8 g = Unpack(gamma);
-  Vector8 y;
-#pragma unroll
-  for (int e = 0; e < 8; ++e) y.v[e] = g.v[e] * RoundBf16(x.v[e] * factor);
-  return Pack(y);
-}
-
-__global__ __launch_bounds__(kThreads) void RmsNormKernel(const RmsNormArgs args) {
+__global__ __launch_bounds__(kThreads) void AddRowsKernel(const AddRowsArgs args) {
   ptx::AllowSuccessor();
-  const int row = blockIdx.x, pieces = args.hidden / 8;
-  const uint4* gamma = reinterpret_cast<const uint4*>(args.gamma);
-  uint4 g[kHeldPieces];
-#pragma unroll
-  for (int i = 0; i < kHeldPieces; ++i) {
-    const int piece = threadIdx.x + i * kThreads;
-    if (piece < pieces) g[i] = gamma[piece];
-  }
   ptx::WaitForPredecessor();
-  const size_t first = static_cast<size_t>(row) * pieces;
-  Vector8 x[kHeldPieces];
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kHeldPieces; ++i) {
-    const int piece = threadIdx.x + i * kThreads;
-    if (piece < pieces) {
-      x[i] = LoadResidual(args, first + piece);
-      sum += SumOfSquares(x[i]);
-    }
-  }
-  for (int piece = threadIdx.x + kHeldPieces * kThreads; piece < pieces; piece += kThreads) {
-    sum += SumOfSquares(LoadResidual(args, first + piece));
-  }
-  const float factor = rsqrtf(BlockSum(sum) / static_cast<float>(args.hidden) + args.epsilon);
-#pragma unroll
-  for (int i = 0; i < kHeldPieces; ++i) {
-    const int piece = threadIdx.x + i * kThreads;
-    if (piece < pieces) Store(args.out, row, piece, pieces, Normalise(x[i], factor, g[i]));
-  }
-  for (int piece = threadIdx.x + kHeldPieces * kThreads; piece < pieces; piece += kThreads) {
-    const Vector8 again = Unpack(reinterpret_cast<const uint4*>(args.residual)[first + piece]);
-    Store(args.out, row, piece, pieces, Normalise(again, factor, gamma[piece]));
-  }
+  const int pieces = args.hidden / 8;
+  const size_t first = static_cast<size_t>(blockIdx.x) * pieces;
+  const RmsNormArgs rows = {.delta = args.delta, .residual = args.residual};
+  for (int i = threadIdx.x; i < pieces; i += kThreads) LoadResidual(rows, first + i);
+}
+
+__global__ __launch_bounds__(kNormThreads) void RmsNormKernel(const RmsNormArgs args) {
+  ptx::AllowSuccessor();
+  NormRow(
+      args, [] { ptx::WaitForPredecessor(); }, [&](size_t at) { return LoadResidual(args, at); },
+      [](size_t, const Vector8& x) { return x; });
 }
 
 __global__ __launch_bounds__(kThreads) void SiluMulKernel(const SiluMulArgs args) {
@@ -146,8 +97,12 @@ bool IsWidth(int width) { return width > 0 && width % 8 == 0; }
 
 KernelError LaunchEmbedding(const EmbeddingArgs& args, const LaunchContext& context) {
   if (!IsWidth(args.hidden)) return {kInvalidArgument, "embedding: hidden"};
-  if (args.table == nullptr || args.token_ids == nullptr || args.out == nullptr ||
-      (args.slot != nullptr && args.slot_token == nullptr)) {
+  const bool spread = args.spread_rows > 0;
+  if (spread && (args.vocabulary + args.spread_rows - 1) / args.spread_rows > kMaxTables) {
+    return {kInvalidArgument, "embedding: spread_rows"};
+  }
+  if ((spread ? args.spread[0] : args.table) == nullptr || args.token_ids == nullptr ||
+      args.out == nullptr || (args.slot != nullptr && args.slot_token == nullptr)) {
     return {kInvalidArgument, "embedding: pointer"};
   }
   if (args.rows <= 0) return {};
@@ -162,6 +117,15 @@ KernelError LaunchRmsNorm(const RmsNormArgs& args, const LaunchContext& context)
   const KernelError error = CheckOutput(args.out, args.rows, "rms norm: out");
   if (!error.ok() || args.rows <= 0) return error;
   return Launch(RmsNormKernel, {dim3(args.rows), dim3(kThreads)}, context, args);
+}
+
+KernelError LaunchAddRows(const AddRowsArgs& args, const LaunchContext& context) {
+  if (!IsWidth(args.hidden)) return {kInvalidArgument, "add rows: hidden"};
+  if (args.residual == nullptr || args.delta == nullptr) {
+    return {kInvalidArgument, "add rows: pointer"};
+  }
+  if (args.rows <= 0) return {};
+  return Launch(AddRowsKernel, {dim3(args.rows), dim3(kThreads)}, context, args);
 }
 
 KernelError LaunchSiluMul(const SiluMulArgs& args, const LaunchContext& context) {

@@ -41,10 +41,19 @@ void Embedding(const EmbeddingArgs& args) {
     const size_t width = static_cast<size_t>(args.hidden);
     bf16* to = args.out + static_cast<size_t>(row) * width;
     if (id >= 0 && id < args.vocabulary) {
-      std::copy_n(args.table + static_cast<size_t>(id) * width, width, to);
+      const int rows = args.spread_rows > 0 ? args.spread_rows : args.vocabulary;
+      const bf16* table = args.spread_rows > 0 ? args.spread[id / rows] : args.table;
+      std::copy_n(table + static_cast<size_t>(id % rows) * width, width, to);
     } else {
       std::fill_n(to, width, bf16{0});
     }
+  }
+}
+
+void AddRows(const AddRowsArgs& args) {
+  const size_t count = static_cast<size_t>(args.rows) * static_cast<size_t>(args.hidden);
+  for (size_t i = 0; i < count; ++i) {
+    args.residual[i] = ToBf16(ToFloat(args.residual[i]) + ToFloat(args.delta[i]));
   }
 }
 

@@ -20,7 +20,7 @@ class CudaGoldenTest : public testing::TestWithParam<GoldenCheckpoint> {
 };
 
 TEST_P(CudaGoldenTest, LogitsAreWithinTheBoundOfTheReference) {
-  ExpectLogitsWithinTheBound(GetParam(), Gpu(), Arithmetic::kBf16);
+  ExpectLogitsWithinTheBound(GetParam(), {.device = Gpu()}, Arithmetic::kBf16);
 }
 
 TEST_P(CudaGoldenTest, GreedyTokensAreTheReferenceSButForNearTies) {

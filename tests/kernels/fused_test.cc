@@ -59,6 +59,31 @@ TEST(EmbeddingTest, TakesPendingTokensFromTheirSlotsAndZeroesWildIds) {
   EXPECT_TRUE(SameBits(d_out.Download(), expected));
 }
 
+TEST(EmbeddingTest, ASpreadVocabularyIsReadFromItsTables) {
+  SKIP_WITHOUT_GPU();
+  constexpr int kHidden = 24, kEach = 10;
+  Values values(8);
+  const std::vector<bf16> first = values.Bf16(kHidden * kEach),
+                          second = values.Bf16(kHidden * kEach);
+  const std::vector<int32_t> ids = {0, 9, 10, 19, 20, 13};
+  EmbeddingArgs args = {
+      .token_ids = ids.data(), .rows = 6, .vocabulary = 2 * kEach, .hidden = kHidden};
+  args.spread_rows = kEach;
+  args.spread[0] = first.data(), args.spread[1] = second.data();
+  std::vector<bf16> expected(6 * kHidden, kPoison);
+  args.out = expected.data();
+  reference::Embedding(args);
+  EXPECT_EQ(expected[2 * kHidden].bits, second[0].bits);
+  const DeviceArray<bf16> d_first(first), d_second(second);
+  const DeviceArray<bf16> d_out(std::vector<bf16>(6 * kHidden, kPoison));
+  const DeviceArray<int32_t> d_ids(ids);
+  args.spread[0] = d_first.get(), args.spread[1] = d_second.get();
+  args.token_ids = d_ids.get();
+  args.out = d_out.get();
+  ASSERT_TRUE(LaunchEmbedding(args, {}).ok());
+  EXPECT_TRUE(SameBits(d_out.Download(), expected));
+}
+
 class RmsNormWidths : public testing::TestWithParam<int> {};
 
 TEST_P(RmsNormWidths, EqualsTheReferenceInBothLayouts) {
@@ -93,6 +118,23 @@ TEST_P(RmsNormWidths, EqualsTheReferenceInBothLayouts) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(All, RmsNormWidths, testing::Values(8, 512, 4104, 12288, 20480));
+
+TEST(AddRowsTest, EqualsTheReferenceAndLeavesTheRowsBehind) {
+  SKIP_WITHOUT_GPU();
+  constexpr int kRows = 3, kHidden = 4104, kCount = kRows * kHidden;
+  Values values(7);
+  const std::vector<bf16> delta = values.Bf16(kCount, 3.0f);
+  std::vector<bf16> want = values.Bf16(kCount + kHidden, 8.0f);
+  const DeviceArray<bf16> d_residual(want), d_delta(delta);
+  reference::AddRows(
+      {.residual = want.data(), .delta = delta.data(), .rows = kRows, .hidden = kHidden});
+  ASSERT_TRUE(
+      LaunchAddRows(
+          {.residual = d_residual.get(), .delta = d_delta.get(), .rows = kRows, .hidden = kHidden},
+          {})
+          .ok());
+  EXPECT_TRUE(SameBits(d_residual.Download(), want));
+}
 
 class RopeVariants : public testing::TestWithParam<std::tuple<int, KvType>> {};
 

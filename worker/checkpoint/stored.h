@@ -10,6 +10,9 @@
 // does (8 threads, page cache: 46.6 and 45.7 GB/s; tests/bench/worker/upload_bench), and a cold
 // file is read in pieces of the fault's size, not of the request's.
 //
+// Ranks that share a model take parts of its tensors: Range() of rows, Columns() of all rows. Of a
+// value in a file both read nothing but their part.
+//
 // A value type: copies share what they hold, which nobody changes. Thread-compatible; any number of
 // threads may call the const members.
 #pragma once
@@ -63,6 +66,11 @@ class StoredBytes {
   const std::byte* data() const;
   // Fills `out` from byte `begin` on, which must lie within. Errors are OpenFile::ReadAt's.
   absl::Status CopyTo(uint64_t begin, std::span<std::byte> out) const;
+  // `size` of them from byte `begin` on.
+  StoredBytes Range(uint64_t begin, size_t size) const;
+  // Of rows of `row_bytes`, which divide these bytes: `size` bytes of each from its byte `begin`
+  // on, one row's behind the other's. In memory: a copy. Of no Columns() itself.
+  StoredBytes Columns(size_t row_bytes, size_t begin, size_t size) const;
   // Reads the bytes into memory of their own, aligned for every type; nothing to do if they are in
   // memory already.
   absl::Status Load();
@@ -73,6 +81,8 @@ class StoredBytes {
   std::shared_ptr<const OpenFile> file_;
   uint64_t offset_ = 0;
   size_t size_ = 0;
+  // In a file only: pieces of `piece_` bytes that begin `pitch_` bytes apart; 0 = one piece.
+  size_t piece_ = 0, pitch_ = 0;
 };
 
 // The same as elements. What is read through data(), [], begin() and == must be in memory.

@@ -8,6 +8,10 @@
 // step of `n` tokens is the same sequence of launches every time, and can be recorded and replayed.
 // An error of an operation sticks and is returned by RunStep.
 //
+// Ranks. Several backends may share one model (BackendSpec::group): each holds its part of the
+// weights and the whole residual stream. Two operations then meet the other ranks: LinearAdd, and
+// Linear into logits. All ranks run the same steps; each samples, with the same outcome.
+//
 // Thread: the loading thread until the first step, then the engine thread. Memory and weights are
 // taken before the first step, never after.
 #pragma once
@@ -21,6 +25,7 @@
 #include <vector>
 
 #include "worker/checkpoint/linear_weights.h"
+#include "worker/parallel/rank_group.h"
 #include "worker/runner/model_runner.h"
 
 namespace behemoth::worker {
@@ -62,12 +67,13 @@ struct BackendSpec {
   RunnerLimits limits;
   int32_t hidden_size = 0;
   int32_t layers = 0;
-  int32_t attention_heads = 0;
+  int32_t attention_heads = 0;  // of this rank, as kv_heads
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   std::vector<float> rope_inverse_frequencies;  // [head_dim / 2]
   KvType kv_type = KvType::kFloat32;
-  int32_t threads = 2;  // cpu only
+  int32_t threads = 2;         // cpu only
+  RankGroup* group = nullptr;  // null: this backend has the whole model; outlives the backend
 };
 
 class Backend {
@@ -88,7 +94,7 @@ class Backend {
                                    const std::vector<float>& /*v*/) {
     return absl::OkStatus();
   }
-  // The table itself as a projection (tied head).
+  // The table itself as a projection (tied head); of a rank, its part of the rows.
   virtual absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) = 0;
   // After the last weight: all are in place when this returns. Files may be read until then, and
   // their errors come from any of the calls above, or at the latest from here.
@@ -110,9 +116,9 @@ class Backend {
   virtual void Embed(TableHandle table, Tensor out) = 0;
   // out = x / sqrt(mean(x^2) + epsilon) * gain, by row; out is not x
   virtual void RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) = 0;
-  // out = x weight^T
+  // out = x weight^T. Logits are those of all ranks, one rank's vocabulary behind the other's.
   virtual void Linear(Tensor x, LinearHandle weight, Tensor out) = 0;
-  // residual += x weight^T
+  // residual += x weight^T, summed over the ranks
   virtual void LinearAdd(Tensor x, LinearHandle weight, Tensor residual) = 0;
   // out = silu(x gate^T) * (x up^T); weight = gate over up
   virtual void LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) = 0;

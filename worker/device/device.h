@@ -33,6 +33,7 @@ struct LinearShape {
 struct ModelShape {
   std::vector<LinearShape> linears;  // every one of every layer, and the head unless it is tied
   int32_t vocabulary_size = 0;
+  int32_t head_size = 0;  // the head's outputs: of one rank, a part of the vocabulary
   int32_t hidden_size = 0;
   int32_t gains = 0;
   bool tied_head = false;
@@ -76,7 +77,8 @@ class Device {
                                                          const BackendSpec& spec) const = 0;
 };
 
-std::unique_ptr<Device> OpenCpu();
+// `ranks` of them share the host: each has that part of its memory.
+std::unique_ptr<Device> OpenCpu(int32_t ranks = 1);
 // UNIMPLEMENTED: this build has no CUDA. UNAVAILABLE: no driver, no such GPU, or one too old.
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int32_t ordinal);
 

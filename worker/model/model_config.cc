@@ -183,4 +183,24 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const Json& json) {
   return config;
 }
 
+absl::StatusOr<ModelConfig> PartOf(const ModelConfig& whole, int32_t ranks) {
+  ModelConfig part = whole;
+  part.parts = ranks;
+  const std::pair<const char*, int32_t*> divided[] = {
+      {"num_attention_heads", &part.attention_heads},
+      {"num_key_value_heads", &part.kv_heads},
+      {"intermediate_size", &part.intermediate_size}};
+  const auto refuse = [ranks](const char* key, int32_t value) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: ", key, ": ", value,
+                                                   " cannot be divided over ", ranks,
+                                                   " ranks (--tensor-parallel-size)"));
+  };
+  for (const auto& [key, value] : divided) {
+    if (*value % ranks != 0) return refuse(key, *value);
+    *value /= ranks;
+  }
+  if (whole.vocabulary_size % ranks != 0) return refuse("vocab_size", whole.vocabulary_size);
+  return part;
+}
+
 }  // namespace behemoth::worker

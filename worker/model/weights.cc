@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "worker/checkpoint/slice.h"
+
 namespace behemoth::worker {
 namespace {
 
@@ -41,7 +43,7 @@ Fused GateUp(const ModelConfig& c, int32_t layer) {
 Fused Down(const ModelConfig& c, int32_t layer) {
   return {{{At(layer) + "mlp.down_proj", c.hidden_size}}, c.intermediate_size};
 }
-Fused Head(const ModelConfig& c) { return {{{"lm_head", c.vocabulary_size}}, c.hidden_size}; }
+Fused Head(const ModelConfig& c) { return {{{"lm_head", c.head_size()}}, c.hidden_size}; }
 
 // Reads through one source into one backend. The first error stays; the calls after it do nothing,
 // so that the list of a layer's weights reads as a list.
@@ -129,6 +131,29 @@ LinearShape AsShape(const Fused& fused, const QuantizationConfig& quantization) 
   return shape;
 }
 
+// What InputsOf (checkpoint/slice.h) would refuse, before a byte of weights is read.
+absl::Status CheckCuts(const ModelShape& shape, const ModelConfig& config) {
+  if (config.parts == 1) return absl::OkStatus();
+  for (const LinearShape& linear : shape.linears) {
+    for (const ProjectionShape& part : linear.parts) {
+      if (!part.scheme || CutOf(part.module) == Cut::kOutputs) continue;
+      if (!CanCutInputs(part.scheme->group_size, linear.in)) {
+        return absl::UnimplementedError(
+            absl::StrCat(part.module, ": ", linear.in * config.parts, " inputs in groups of ",
+                         part.scheme->group_size, " cannot be cut into ", config.parts,
+                         " ranks' parts of ", linear.in));
+      }
+      if (part.scheme->uses_g_idx) {
+        return absl::UnimplementedError(
+            absl::StrCat(part.module,
+                         ": act-order (g_idx): its groups take inputs of several ranks; such a "
+                         "checkpoint is served with --tensor-parallel-size 1"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 // The one thing of a memory plan that no header tells.
 absl::Status FindInputOrders(ModelShape& shape, WeightSource& source) {
   for (LinearShape& linear : shape.linears) {
@@ -147,9 +172,15 @@ absl::Status FindInputOrders(ModelShape& shape, WeightSource& source) {
 
 }  // namespace
 
+Cut CutOf(std::string_view module) {
+  const bool by_inputs = module.ends_with(".o_proj") || module.ends_with(".down_proj");
+  return by_inputs ? Cut::kInputs : Cut::kOutputs;
+}
+
 absl::StatusOr<ModelShape> ShapeOf(const ModelConfig& config,
                                    const QuantizationConfig& quantization, WeightSource& source) {
   ModelShape shape{.vocabulary_size = config.vocabulary_size,
+                   .head_size = config.head_size(),
                    .hidden_size = config.hidden_size,
                    .gains = 2 * config.layers + 1,
                    .tied_head = config.tied_head};
@@ -163,6 +194,7 @@ absl::StatusOr<ModelShape> ShapeOf(const ModelConfig& config,
     add(Down(config, layer));
   }
   if (!config.tied_head) add(Head(config));
+  if (absl::Status cut = CheckCuts(shape, config); !cut.ok()) return cut;
   if (absl::Status known = FindInputOrders(shape, source); !known.ok()) return known;
   return shape;
 }

@@ -5,6 +5,7 @@
 #include <absl/status/statusor.h>
 
 #include <functional>
+#include <string_view>
 #include <vector>
 
 #include "worker/checkpoint/weight_source.h"
@@ -30,7 +31,14 @@ struct TransformerWeights {
   LinearHandle head{};  // the embedding itself if tied
 };
 
-// The same weights as shapes, for the memory plan. Reads no more than act-order's input orders.
+// How ranks share a projection: each has some of its outputs, or some of its inputs.
+enum class Cut { kOutputs, kInputs };
+// Of a module of this model.
+Cut CutOf(std::string_view module);
+
+// The same weights as shapes, for the memory plan; of `config`'s part, if it is one: UNIMPLEMENTED
+// naming the module whose groups or order of inputs cannot be cut. Reads no more than act-order's
+// input orders.
 absl::StatusOr<ModelShape> ShapeOf(const ModelConfig& config,
                                    const QuantizationConfig& quantization, WeightSource& source);
 

@@ -42,10 +42,12 @@ v1::GetStatusResponse ToMessage(const WorkerDescription& in) {
   limits.set_max_step_tokens(static_cast<uint32_t>(in.limits.max_step_tokens));
   limits.set_queue_requests(static_cast<uint32_t>(in.queue.queue_requests));
   limits.set_queue_tokens(static_cast<uint64_t>(in.queue.queue_tokens));
-  v1::Device& device = *out.add_devices();
-  device.set_name(in.device);
-  device.set_memory_bytes(in.device_bytes);
-  device.set_planned_bytes(in.planned_bytes);
+  for (const DeviceDescription& rank : in.devices) {
+    v1::Device& device = *out.add_devices();
+    device.set_name(rank.name);
+    device.set_memory_bytes(rank.memory_bytes);
+    device.set_planned_bytes(rank.planned_bytes);
+  }
   out.set_build(in.build);
   return out;
 }

@@ -11,15 +11,19 @@
 
 namespace behemoth::worker {
 
+struct DeviceDescription {
+  std::string name;
+  uint64_t memory_bytes = 0;
+  uint64_t planned_bytes = 0;
+};
+
 struct WorkerDescription {
   std::vector<std::string> served_names;
   ModelDescription model;
   std::string tokenizer_fingerprint;  // empty = none, or not to be checked
   RunnerLimits limits;
   MailboxLimits queue;
-  std::string device;
-  uint64_t device_bytes = 0;
-  uint64_t planned_bytes = 0;
+  std::vector<DeviceDescription> devices;  // rank i's is element i
   std::string build;
 };
 

@@ -3,14 +3,18 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <deque>
 #include <new>
+#include <thread>
 #include <utility>
 
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/checkpoint/random_weights.h"
 #include "worker/model/activations.h"
+#include "worker/model/sliced_source.h"
 #include "worker/model/transformer.h"
 #include "worker/runner/model_folder.h"
+#include "worker/runner/parallel_runner.h"
 #include "worker/runner/transformer_runner.h"
 
 namespace behemoth::worker {
@@ -60,33 +64,46 @@ absl::Status CheckOptions(const LoadOptions& options, const ModelConfig& config)
   return absl::OkStatus();
 }
 
-class DeviceModel : public OpenedModel {
+// Of one rank: cut projections by the number of ranks, tables are everybody's.
+uint64_t PartBytes(uint64_t stored_bytes, const ModelConfig& config, int32_t ranks) {
+  const uint64_t table = uint64_t{2} * config.hidden_size * config.vocabulary_size;
+  const uint64_t cut = stored_bytes - std::min(stored_bytes, table);
+  return stored_bytes - cut + cut / ranks;
+}
+
+void TakeLarger(const ModelNeeds& other, ModelNeeds& needs) {
+  needs.weight_bytes = std::max(needs.weight_bytes, other.weight_bytes);
+  needs.activation_bytes = std::max(needs.activation_bytes, other.activation_bytes);
+  needs.workspace_bytes = std::max(needs.workspace_bytes, other.workspace_bytes);
+}
+
+// One rank of the model: its part of the weights on its device.
+class RankModel {
  public:
-  DeviceModel(const LoadOptions& options, const Device& device, ModelFolder folder)
-      : device_(device), folder_(std::move(folder)) {
-    const ModelConfig& config = folder_.config;
-    spec_ = {.limits = LimitsOf(config, options, device),
-             .hidden_size = config.hidden_size,
-             .layers = config.layers,
-             .attention_heads = config.attention_heads,
-             .kv_heads = config.kv_heads,
-             .head_dim = config.head_dim,
-             .rope_inverse_frequencies = config.rope_inverse_frequencies,
-             .kv_type = options.kv_type.value_or(device.default_kv_type()),
-             .threads = options.threads};
-    folder_.description.context_tokens = spec_.limits.context_tokens;
+  // `part`: of the model's configuration, this rank's.
+  RankModel(const LoadOptions& options, const RankPlace& place, const ModelConfig& part)
+      : place_(place), config_(part) {
+    spec_ = {.limits = LimitsOf(config_, options, *place.device),
+             .hidden_size = config_.hidden_size,
+             .layers = config_.layers,
+             .attention_heads = config_.attention_heads,
+             .kv_heads = config_.kv_heads,
+             .head_dim = config_.head_dim,
+             .rope_inverse_frequencies = config_.rope_inverse_frequencies,
+             .kv_type = options.kv_type.value_or(place.device->default_kv_type()),
+             .threads = options.threads,
+             .group = place.group};
   }
 
   // Where the weights come from, and what they and the rest will take.
-  absl::Status Plan(std::unique_ptr<WeightSource> source, uint64_t stored_bytes,
-                    std::string fingerprint) {
+  absl::Status Plan(const QuantizationConfig& quantization, std::unique_ptr<WeightSource> source,
+                    uint64_t stored_bytes) {
     source_ = std::move(source);
-    folder_.description.weights_fingerprint = std::move(fingerprint);
-    absl::StatusOr<ModelShape> shape = ShapeOf(folder_.config, folder_.quantization, *source_);
+    absl::StatusOr<ModelShape> shape = ShapeOf(config_, quantization, *source_);
     if (!shape.ok()) return shape.status();
     shape_ = *std::move(shape);
     shape_.stored_bytes = stored_bytes;
-    absl::StatusOr<DeviceNeeds> needs = device_.Needs(shape_, spec_);
+    absl::StatusOr<DeviceNeeds> needs = place_.device->Needs(shape_, spec_);
     if (!needs.ok()) return needs.status();
     RunnerLimits taken = spec_.limits;
     taken.max_step_tokens = needs->token_rows;
@@ -94,7 +111,7 @@ class DeviceModel : public OpenedModel {
     const int32_t context = spec_.limits.context_tokens, block = spec_.limits.tokens_per_block;
     needs_ = {.weight_bytes = needs->weight_bytes,
               .activation_bytes = ActivationBytes(
-                  folder_.config, taken, static_cast<uint64_t>(needs->activation_element_bytes)),
+                  config_, taken, static_cast<uint64_t>(needs->activation_element_bytes)),
               .workspace_bytes = needs->workspace_bytes,
               .block_bytes = needs->block_bytes,
               .tokens_per_block = block,
@@ -102,23 +119,17 @@ class DeviceModel : public OpenedModel {
     return absl::OkStatus();
   }
 
-  const ModelDescription& description() const override { return folder_.description; }
-  const ModelNeeds& needs() const override { return needs_; }
-  const RunnerLimits& limits() const override { return spec_.limits; }
-  LoadTimes load_times() const override { return load_times_; }
+  const ModelNeeds& needs() const { return needs_; }
+  const RunnerLimits& limits() const { return spec_.limits; }
+  const LoadTimes& load_times() const { return load_times_; }
 
-  absl::StatusOr<std::unique_ptr<ModelRunner>> Load(
-      int32_t blocks, const std::function<void(const LoadProgress&)>& progress) override {
-    if (source_ == nullptr) return absl::FailedPreconditionError("the model is loaded already");
+  // Once. RESOURCE_EXHAUSTED also where the host has no memory left.
+  absl::StatusOr<std::unique_ptr<ModelRunner>> Load(int32_t blocks,
+                                                    const std::function<void(int32_t)>& on_layer) {
     const std::unique_ptr<WeightSource> source = std::move(source_);
-    if (blocks < needs_.blocks_for_one_context) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("blocks: ", blocks, ", but one context of ", spec_.limits.context_tokens,
-                       " tokens takes ", needs_.blocks_for_one_context));
-    }
     spec_.limits.blocks = blocks;
     try {
-      return Build(*source, progress);
+      return Build(*source, on_layer);
     } catch (const std::bad_alloc&) {
       return absl::ResourceExhaustedError(
           absl::StrCat("memory: the host refused ", needs_.weight_bytes, " bytes of weights, ",
@@ -128,28 +139,23 @@ class DeviceModel : public OpenedModel {
   }
 
  private:
-  absl::StatusOr<std::unique_ptr<ModelRunner>> Build(
-      WeightSource& source, const std::function<void(const LoadProgress&)>& progress) {
-    absl::StatusOr<std::unique_ptr<Backend>> backend = device_.Start(shape_, spec_);
+  absl::StatusOr<std::unique_ptr<ModelRunner>> Build(WeightSource& source,
+                                                     const std::function<void(int32_t)>& on_layer) {
+    absl::StatusOr<std::unique_ptr<Backend>> backend = place_.device->Start(shape_, spec_);
     if (!backend.ok()) return backend.status();
-    const ModelConfig& config = folder_.config;
-    const auto on_layer = [&](int32_t done) {
-      const uint64_t total = needs_.weight_bytes;
-      if (progress) progress({total * static_cast<uint64_t>(done) / config.layers, total});
-    };
-    absl::StatusOr<TransformerWeights> weights = LoadWeights(config, source, **backend, on_layer);
+    absl::StatusOr<TransformerWeights> weights = LoadWeights(config_, source, **backend, on_layer);
     if (!weights.ok()) return weights.status();
     load_times_ = (*backend)->load_times();
-    absl::StatusOr<Activations> activations = AllocateActivations(config, spec_.limits, **backend);
+    absl::StatusOr<Activations> activations = AllocateActivations(config_, spec_.limits, **backend);
     if (!activations.ok()) return activations.status();
     auto transformer =
-        std::make_unique<Transformer>(config, *std::move(weights), *activations, **backend);
+        std::make_unique<Transformer>(config_, *std::move(weights), *activations, **backend);
     return std::make_unique<TransformerRunner>(spec_.limits, *std::move(backend),
                                                std::move(transformer));
   }
 
-  const Device& device_;
-  ModelFolder folder_;
+  const RankPlace place_;
+  const ModelConfig config_;
   std::unique_ptr<WeightSource> source_;
   ModelShape shape_;
   BackendSpec spec_;
@@ -157,33 +163,119 @@ class DeviceModel : public OpenedModel {
   LoadTimes load_times_;
 };
 
+class DeviceModel : public OpenedModel {
+ public:
+  DeviceModel(const LoadOptions& options, std::span<const RankPlace> places, ModelFolder folder)
+      : options_(options), places_(places.begin(), places.end()), folder_(std::move(folder)) {}
+
+  absl::Status Plan() {
+    const auto count = static_cast<int32_t>(places_.size());
+    absl::StatusOr<ModelConfig> part = PartOf(folder_.config, count);
+    if (!part.ok()) return part.status();
+    for (int32_t rank = 0; rank < count; ++rank) {
+      RankModel& model = ranks_.emplace_back(options_, places_[static_cast<size_t>(rank)], *part);
+      uint64_t bytes = 0;
+      absl::StatusOr<std::unique_ptr<WeightSource>> source = OpenSource(&bytes);
+      if (!source.ok()) return source.status();
+      if (count > 1) source = std::make_unique<SlicedSource>(*std::move(source), rank, count);
+      absl::Status planned = model.Plan(folder_.quantization, *std::move(source),
+                                        PartBytes(bytes, folder_.config, count));
+      if (!planned.ok()) return planned;
+      if (rank == 0) needs_ = model.needs();
+      TakeLarger(model.needs(), needs_);
+    }
+    folder_.description.context_tokens = limits().context_tokens;
+    return absl::OkStatus();
+  }
+
+  const ModelDescription& description() const override { return folder_.description; }
+  const ModelNeeds& needs() const override { return needs_; }
+  const RunnerLimits& limits() const override { return ranks_.front().limits(); }
+  LoadTimes load_times() const override { return ranks_.front().load_times(); }
+
+  absl::StatusOr<std::unique_ptr<ModelRunner>> Load(
+      int32_t blocks, const std::function<void(const LoadProgress&)>& progress) override {
+    if (std::exchange(loaded_, true)) {
+      return absl::FailedPreconditionError("the model is loaded already");
+    }
+    if (blocks < needs_.blocks_for_one_context) {
+      return absl::ResourceExhaustedError(absl::StrCat("blocks: ", blocks, ", but one context of ",
+                                                       limits().context_tokens, " tokens takes ",
+                                                       needs_.blocks_for_one_context));
+    }
+    const auto on_layer = [&](int32_t done) {
+      const uint64_t total = needs_.weight_bytes;
+      if (progress) progress({total * static_cast<uint64_t>(done) / folder_.config.layers, total});
+    };
+    return ranks_.size() == 1 ? ranks_.front().Load(blocks, on_layer) : LoadAll(blocks, on_layer);
+  }
+
+ private:
+  // Every rank has a source of its own. The first one's fingerprint is the model's.
+  absl::StatusOr<std::unique_ptr<WeightSource>> OpenSource(uint64_t* bytes) {
+    std::string& fingerprint = folder_.description.weights_fingerprint;
+    if (options_.load_format == LoadFormat::kRandom) {
+      *bytes = RandomWeightBytes(folder_);
+      fingerprint = absl::StrCat("random:", options_.random_seed);
+      return std::make_unique<RandomWeights>(options_.random_seed, folder_.quantization);
+    }
+    absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options_.folder, folder_.quantization);
+    if (!checkpoint.ok()) return checkpoint.status();
+    *bytes = checkpoint->tensor_bytes();
+    if (fingerprint.empty()) {
+      absl::StatusOr<std::string> sampled = checkpoint->Fingerprint(folder_.config_text);
+      if (!sampled.ok()) return sampled.status();
+      fingerprint = *std::move(sampled);
+    }
+    return std::make_unique<Checkpoint>(*std::move(checkpoint));
+  }
+
+  // All at once, rank 0 on this thread. The lowest rank's error, if there is one.
+  absl::StatusOr<std::unique_ptr<ModelRunner>> LoadAll(
+      int32_t blocks, const std::function<void(int32_t)>& on_layer) {
+    using Loaded = absl::StatusOr<std::unique_ptr<ModelRunner>>;
+    std::vector<Loaded> loaded(ranks_.size());
+    std::vector<std::thread> threads;
+    for (size_t rank = 1; rank < ranks_.size(); ++rank) {
+      threads.emplace_back([&, rank] { loaded[rank] = ranks_[rank].Load(blocks, nullptr); });
+    }
+    loaded[0] = ranks_[0].Load(blocks, on_layer);
+    for (std::thread& thread : threads) thread.join();
+    std::vector<ParallelRunner::Rank> ranks;
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      const absl::Status& status = loaded[rank].status();
+      if (!status.ok()) {
+        return absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message()));
+      }
+      ranks.push_back({*std::move(loaded[rank]), places_[rank].group});
+    }
+    return std::make_unique<ParallelRunner>(std::move(ranks), options_.step_bound);
+  }
+
+  const LoadOptions options_;
+  const std::vector<RankPlace> places_;
+  ModelFolder folder_;
+  std::deque<RankModel> ranks_;
+  ModelNeeds needs_;
+  bool loaded_ = false;
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options,
-                                                       const Device& device) {
+                                                       std::span<const RankPlace> ranks) {
   absl::StatusOr<ModelFolder> folder = ReadModelFolder(options.folder);
   if (!folder.ok()) return folder.status();
   if (absl::Status checked = CheckOptions(options, folder->config); !checked.ok()) return checked;
-  std::unique_ptr<WeightSource> source;
-  uint64_t bytes = 0;
-  std::string fingerprint;
-  if (options.load_format == LoadFormat::kRandom) {
-    source = std::make_unique<RandomWeights>(options.random_seed, folder->quantization);
-    bytes = RandomWeightBytes(*folder);
-    fingerprint = absl::StrCat("random:", options.random_seed);
-  } else {
-    absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.folder, folder->quantization);
-    if (!checkpoint.ok()) return checkpoint.status();
-    absl::StatusOr<std::string> sampled = checkpoint->Fingerprint(folder->config_text);
-    if (!sampled.ok()) return sampled.status();
-    fingerprint = *std::move(sampled);
-    bytes = checkpoint->tensor_bytes();
-    source = std::make_unique<Checkpoint>(*std::move(checkpoint));
-  }
-  auto model = std::make_unique<DeviceModel>(options, device, *std::move(folder));
-  absl::Status planned = model->Plan(std::move(source), bytes, std::move(fingerprint));
-  if (!planned.ok()) return planned;
+  auto model = std::make_unique<DeviceModel>(options, ranks, *std::move(folder));
+  if (absl::Status planned = model->Plan(); !planned.ok()) return planned;
   return model;
+}
+
+absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options,
+                                                       const Device& device) {
+  const RankPlace alone[] = {{.device = &device}};
+  return OpenModel(options, alone);
 }
 
 }  // namespace behemoth::worker

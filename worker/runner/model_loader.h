@@ -11,11 +11,13 @@
 #pragma once
 
 #include <absl/status/statusor.h>
+#include <absl/time/time.h>
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,7 +36,8 @@ struct LoadOptions {
   int32_t max_model_len = 0;      // 0 = the config's context; never above it
   int32_t max_sequences = 64;
   int32_t max_step_tokens = 0;  // at least max_sequences; 0 = the device's own
-  int32_t threads = 2;          // cpu
+  int32_t threads = 2;          // cpu; of each rank
+  absl::Duration step_bound = absl::InfiniteDuration();  // of several ranks: ParallelRunner
 };
 
 // What generation_config.json asks for where a request says nothing.
@@ -61,7 +64,8 @@ struct ModelDescription {
   GenerationDefaults generation_defaults;
 };
 
-// Bytes that the backend will take; block count is the caller's choice.
+// Bytes that the backend will take; block count is the caller's choice. Of several ranks: the
+// largest of each, which is what every one gets.
 struct ModelNeeds {
   uint64_t weight_bytes = 0;
   uint64_t activation_bytes = 0;  // for max_step_tokens and max_sequences, logits included
@@ -92,7 +96,17 @@ class OpenedModel {
   virtual LoadTimes load_times() const = 0;
 };
 
-// `device` outlives the model and its runner.
+// Where a rank runs, and what joins it to the others.
+struct RankPlace {
+  const Device* device = nullptr;
+  RankGroup* group = nullptr;  // null: there is one rank
+};
+
+// Rank i's place is element i; devices and groups outlive the model and its runner. With several,
+// INVALID_ARGUMENT or UNIMPLEMENTED also for a dimension or a module that cannot be divided.
+absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options,
+                                                       std::span<const RankPlace> ranks);
+// On one device, which outlives the model and its runner.
 absl::StatusOr<std::unique_ptr<OpenedModel>> OpenModel(const LoadOptions& options,
                                                        const Device& device);
 

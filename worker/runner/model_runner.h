@@ -34,6 +34,9 @@ class ModelRunner {
   virtual absl::Status Submit(const StepPlan& plan) = 0;
   // Waits for the oldest step that was submitted.
   virtual absl::StatusOr<StepResult> Await() = 0;
+  // After a failure: a thread of the runner hangs and cannot be joined, so the process has to end
+  // without destroying it.
+  virtual bool stuck() const { return false; }
 };
 
 }  // namespace behemoth::worker

@@ -4,6 +4,7 @@
 //
 //   serving_bench --model DIR [--load-format random] [--backend cuda] [--max-model-len 8192]
 //                 [--utilization 0.93] [--kv fp8] [--itl-target-ms 46.5] [--only NAME,NAME]
+//                 [--tensor-parallel-size 2] [--nccl-library PATH] [--all-reduce nccl]
 //
 // With random weights no file but DIR/config.json is read. Prints one line a measurement.
 #include <absl/strings/numbers.h>
@@ -23,6 +24,7 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/warm_up.h"
 #include "worker/memory_budget.h"
+#include "worker/ranks.h"
 #include "worker/runner/model_loader.h"
 #include "worker/structure/form_compiler.h"
 
@@ -30,7 +32,8 @@ namespace behemoth::worker {
 namespace {
 
 struct Settings {
-  std::string model, only;
+  std::string model, only, nccl_library = "libnccl.so.2", all_reduce = "auto";
+  int32_t tensor_parallel_size = 1;
   bool random = false, cuda = false, fp8 = false;
   int32_t max_model_len = 8192;
   double utilization = 0.93;
@@ -43,6 +46,11 @@ bool Parse(const std::string& name, const std::string& value, Settings* s) {
   if (name == "--load-format") return s->random = value == "random", true;
   if (name == "--backend") return s->cuda = value == "cuda", true;
   if (name == "--kv") return s->fp8 = value == "fp8", true;
+  if (name == "--nccl-library") return !(s->nccl_library = value).empty();
+  if (name == "--all-reduce") return !(s->all_reduce = value).empty();
+  if (name == "--tensor-parallel-size") {
+    return absl::SimpleAtoi(value, &s->tensor_parallel_size) && s->tensor_parallel_size > 0;
+  }
   if (name == "--max-model-len") return absl::SimpleAtoi(value, &s->max_model_len);
   if (name == "--itl-target-ms") return absl::SimpleAtod(value, &s->itl_target_ms);
   if (name == "--utilization") return absl::SimpleAtod(value, &s->utilization);
@@ -377,28 +385,33 @@ void RunAll(ServingBench& bench, int32_t context) {
 }
 
 int Run(const Settings& settings) {
-  std::unique_ptr<Device> device = settings.cuda ? nullptr : OpenCpu();
-  if (settings.cuda) {
-    auto gpu = OpenCuda(0);
-    if (!gpu.ok()) return std::printf("%s\n", gpu.status().ToString().c_str()), 1;
-    device = *std::move(gpu);
-  }
+  const auto ranks = OpenRanks({.backend = settings.cuda ? "cuda" : "cpu",
+                                .size = settings.tensor_parallel_size,
+                                .nccl_library = settings.nccl_library,
+                                .all_reduce = settings.all_reduce});
+  if (!ranks.ok()) return std::printf("%s\n", ranks.status().ToString().c_str()), 1;
+  const Device& device = *ranks->devices.front();
   LoadOptions options{.folder = settings.model,
                       .load_format = settings.random ? LoadFormat::kRandom : LoadFormat::kAuto,
-                      .max_model_len = settings.max_model_len};
+                      .max_model_len = settings.max_model_len,
+                      .step_bound = absl::Seconds(30)};
   if (settings.fp8) options.kv_type = KvType::kFp8;
   const absl::Time began = absl::Now();
-  auto model = OpenModel(options, *device);
+  const std::vector<RankPlace> places = ranks->places();
+  auto model = OpenModel(options, places);
   if (!model.ok()) return std::printf("%s\n", model.status().ToString().c_str()), 1;
-  const DeviceMemory memory = device->memory();
-  auto plan = PlanMemory((*model)->needs(), settings.max_model_len, options.max_sequences,
-                         {.total_bytes = memory.total_bytes,
-                          .available_bytes = memory.available_bytes,
-                          .utilization = settings.utilization,
-                          .kv_bytes = device->default_kv_bytes()},
-                         nullptr);
+  std::vector<MemoryLimits> memory;
+  for (const auto& one : ranks->devices) {
+    memory.push_back({.total_bytes = one->memory().total_bytes,
+                      .available_bytes = one->memory().available_bytes,
+                      .utilization = settings.utilization,
+                      .kv_bytes = one->default_kv_bytes()});
+  }
+  auto plan =
+      PlanMemory((*model)->needs(), settings.max_model_len, options.max_sequences, memory, nullptr);
   if (!plan.ok()) return std::printf("%s\n", plan.status().ToString().c_str()), 1;
-  std::printf("device %s; %s\n", device->name().c_str(), plan->Describe().c_str());
+  std::printf("%zu x device %s; each: %s\n", places.size(), device.name().c_str(),
+              plan->Describe().c_str());
   auto runner = (*model)->Load(plan->blocks, nullptr);
   if (!runner.ok()) return std::printf("%s\n", runner.status().ToString().c_str()), 1;
   const absl::Time loaded = absl::Now();
@@ -407,7 +420,7 @@ int Run(const Settings& settings) {
   }
   std::printf("loaded in %.2f s, warm after %.2f s more; %llu MiB left on the device\n",
               absl::ToDoubleSeconds(loaded - began), absl::ToDoubleSeconds(absl::Now() - loaded),
-              static_cast<unsigned long long>(device->memory().available_bytes >> 20));
+              static_cast<unsigned long long>(device.memory().available_bytes >> 20));
   std::fflush(stdout);
   ServingBench bench(settings, runner->get());
   RunAll(bench, settings.max_model_len);

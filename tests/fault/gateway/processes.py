@@ -145,8 +145,8 @@ def ask(port, tokens=4):
 
 
 class Cluster:
-    def __init__(self, workers=1):
-        self.all = []
+    def __init__(self, workers=1, arguments=()):
+        self.all, self.worker_arguments = [], arguments
         self.tokenizer_port, self.worker_ports = free_port(), [free_port() for _ in range(workers)]
         self.tokenizer = self.start_tokenizer()
         self.workers = [self.start_worker(port) for port in self.worker_ports]
@@ -171,7 +171,7 @@ class Cluster:
     def start_worker(self, port):
         return self.start("behemoth-worker", "--model", TINY, "--served-model-name", "tiny",
                           "--backend", "cpu", "--cpu-threads", "1", "--listen", f"127.0.0.1:{port}",
-                          "--metrics-listen", "127.0.0.1:0")
+                          "--metrics-listen", "127.0.0.1:0", *self.worker_arguments)
 
     def health(self):
         return call(self.port, "GET", "/health")

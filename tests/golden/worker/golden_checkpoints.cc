@@ -69,9 +69,9 @@ std::vector<GoldenCheckpoint> GoldenCheckpoints() {
   return all;
 }
 
-NoisyModels::NoisyModels(const std::string& folder, Arithmetic arithmetic) {
+NoisyModels::NoisyModels(const std::string& folder, Arithmetic arithmetic, int32_t ranks) {
   for (uint32_t seed = 1; seed <= kNoisyRuns; ++seed) {
-    devices_.push_back(OpenRoundingCpu(arithmetic, seed));
+    devices_.push_back(OpenRoundingCpu(arithmetic, seed, ranks));
     models_.push_back(std::make_unique<ModelHarness>(
         HarnessOptions{.folder = folder, .device = devices_.back().get(), .threads = 1}));
   }
@@ -90,12 +90,21 @@ float NoisyModels::Bound(const std::vector<float>& exact,
   return kSafety * static_cast<float>(std::sqrt(squares / count));
 }
 
-void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, const Device* device,
+namespace {
+
+int32_t RanksOf(const HarnessOptions& options) {
+  return std::max<int32_t>(1, static_cast<int32_t>(options.ranks.size()));
+}
+
+}  // namespace
+
+void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, HarnessOptions options,
                                 Arithmetic arithmetic) {
-  ModelHarness model({.folder = checkpoint.folder, .device = device});
+  options.folder = checkpoint.folder;
+  ModelHarness model(options);
   ModelHarness without_noise({.folder = checkpoint.folder});
   ASSERT_TRUE(model.ok() && without_noise.ok());
-  NoisyModels noisy(checkpoint.folder, arithmetic);
+  NoisyModels noisy(checkpoint.folder, arithmetic, RanksOf(options));
   float worst = 0, bound = 0, tightest = 0;
   for (const GoldenPrompt& prompt : checkpoint.Read()) {
     for (size_t i = 0; i < prompt.positions.size(); ++i) {
@@ -117,6 +126,34 @@ void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, const Device
   }
   std::cout << checkpoint.name << ": worst error " << worst << ", bound " << bound << ", at most "
             << tightest << " of its row's bound\n";
+}
+
+void ExpectGreedyTokens(const GoldenCheckpoint& checkpoint, HarnessOptions options,
+                        Arithmetic arithmetic) {
+  options.folder = checkpoint.folder;
+  ModelHarness model(options);
+  ASSERT_TRUE(model.ok());
+  NoisyModels noisy(checkpoint.folder, arithmetic, RanksOf(options));
+  for (const GoldenPrompt& prompt : checkpoint.Read()) {
+    const auto table = ModelHarness::Table(0, 4);
+    const std::vector<Piece> all = {{.tokens = prompt.ids, .blocks = table}};
+    const auto first = model.Step(all);
+    // Of the prompt's last row; what a margin may lose at both ends, doubled for the rows behind
+    // it.
+    const float limit =
+        4 * noisy.Bound(first[0], [&](ModelHarness& one) { return one.Step(all)[0]; });
+    for (size_t step = 0; step < prompt.greedy.size(); ++step) {
+      const TokenId token = model.result().samples[0].token;
+      if (prompt.margins[step] > limit) {
+        ASSERT_EQ(token, prompt.greedy[step])
+            << "step " << step << " margin " << prompt.margins[step];
+      }
+      // A near tie may fall either way: go on from the reference's choice.
+      model.Step({{.tokens = {prompt.greedy[step]},
+                   .position = static_cast<int32_t>(prompt.ids.size() + step),
+                   .blocks = table}});
+    }
+  }
 }
 
 }  // namespace behemoth::worker

@@ -46,7 +46,7 @@ class NoisyModels {
   static constexpr int kNoisyRuns = 6;
   static constexpr float kSafety = 8;
 
-  NoisyModels(const std::string& folder, Arithmetic arithmetic);
+  NoisyModels(const std::string& folder, Arithmetic arithmetic, int32_t ranks = 1);
 
   // How far from the reference a right computation of `step` may lie; `exact` is its row without
   // noise.
@@ -58,9 +58,12 @@ class NoisyModels {
   std::vector<std::unique_ptr<ModelHarness>> models_;
 };
 
-// Every golden row of logits, as `device` (nullptr: the cpu) computes them, is within its bound.
-// Prints the worst error and how near it came.
-void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, const Device* device,
+// Every golden row of logits, as the model of `options` (a folder is not needed) computes them, is
+// within its bound. Prints the worst error and how near it came.
+void ExpectLogitsWithinTheBound(const GoldenCheckpoint& checkpoint, HarnessOptions options,
                                 Arithmetic arithmetic);
+// Greedy tokens are the reference's, but where its margin is within the bound of a tie.
+void ExpectGreedyTokens(const GoldenCheckpoint& checkpoint, HarnessOptions options,
+                        Arithmetic arithmetic);
 
 }  // namespace behemoth::worker

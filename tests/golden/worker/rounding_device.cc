@@ -12,8 +12,9 @@ namespace {
 // Standard deviations, as shares of a result's size.
 class Roundings {
  public:
-  explicit Roundings(Arithmetic arithmetic)
-      : narrow_(arithmetic == Arithmetic::kBf16 ? 0x1p-9f / std::sqrt(3.0f) : 0) {}
+  Roundings(Arithmetic arithmetic, int32_t ranks)
+      : narrow_(arithmetic == Arithmetic::kBf16 ? 0x1p-9f / std::sqrt(3.0f) : 0),
+        ranks_(static_cast<float>(ranks)) {}
 
   // A float sum over k, both sides together.
   float Sum(int32_t k) const {
@@ -22,6 +23,12 @@ class Roundings {
   }
   // The same where one factor of each product is rounded as it enters.
   float Product(int32_t k) const { return std::hypot(Sum(k), narrow_); }
+  // The same, summed over the ranks.
+  float SharedProduct(int32_t k) const {
+    if (ranks_ == 1) return Product(k);
+    return std::hypot(Product(k),
+                      narrow_ * std::sqrt(1 + (ranks_ * (ranks_ + 1) / 2 - 1) / ranks_));
+  }
   // `count` single operations on an element, both sides together, and the store behind them.
   float Stored(int32_t count) const {
     return std::hypot(kRounding * std::sqrt(2 * static_cast<float>(count) / 3), narrow_);
@@ -29,14 +36,14 @@ class Roundings {
 
  private:
   static constexpr float kRounding = 0x1p-24f;
-  const float narrow_;
+  const float narrow_, ranks_;
 };
 
 class RoundingBackend final : public Backend {
  public:
   RoundingBackend(std::unique_ptr<Backend> cpu, const BackendSpec& spec, Arithmetic arithmetic,
-                  uint32_t seed)
-      : cpu_(std::move(cpu)), spec_(spec), roundings_(arithmetic), random_(seed) {}
+                  uint32_t seed, int32_t ranks)
+      : cpu_(std::move(cpu)), spec_(spec), roundings_(arithmetic, ranks), random_(seed) {}
 
   absl::StatusOr<Tensor> Allocate(int32_t rows, int32_t cols, ElementUse use) override {
     return cpu_->Allocate(rows, cols, use);
@@ -89,7 +96,7 @@ class RoundingBackend final : public Backend {
       for (size_t i = 0; i < row.size(); ++i) added[i] = row[i] - old[i];
       const float size = RootMeanSquare(added);
       for (size_t i = 0; i < row.size(); ++i) {
-        row[i] += roundings_.Product(x.cols) * std::max(size, std::fabs(added[i])) * Draw() +
+        row[i] += roundings_.SharedProduct(x.cols) * std::max(size, std::fabs(added[i])) * Draw() +
                   roundings_.Stored(1) * std::fabs(row[i]) * Draw();
       }
     }
@@ -159,8 +166,8 @@ class RoundingBackend final : public Backend {
 
 class RoundingDevice final : public Device {
  public:
-  RoundingDevice(Arithmetic arithmetic, uint32_t seed)
-      : cpu_(OpenCpu()), arithmetic_(arithmetic), seed_(seed) {}
+  RoundingDevice(Arithmetic arithmetic, uint32_t seed, int32_t ranks)
+      : cpu_(OpenCpu()), arithmetic_(arithmetic), seed_(seed), ranks_(ranks) {}
   std::string name() const override { return "cpu with noise"; }
   DeviceMemory memory() const override { return cpu_->memory(); }
   int32_t tokens_per_block() const override { return cpu_->tokens_per_block(); }
@@ -176,19 +183,20 @@ class RoundingDevice final : public Device {
                                                  const BackendSpec& spec) const override {
     auto backend = cpu_->Start(shape, spec);
     if (!backend.ok()) return backend.status();
-    return std::make_unique<RoundingBackend>(*std::move(backend), spec, arithmetic_, seed_);
+    return std::make_unique<RoundingBackend>(*std::move(backend), spec, arithmetic_, seed_, ranks_);
   }
 
  private:
   const std::unique_ptr<Device> cpu_;
   const Arithmetic arithmetic_;
   const uint32_t seed_;
+  const int32_t ranks_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> OpenRoundingCpu(Arithmetic arithmetic, uint32_t seed) {
-  return std::make_unique<RoundingDevice>(arithmetic, seed);
+std::unique_ptr<Device> OpenRoundingCpu(Arithmetic arithmetic, uint32_t seed, int32_t ranks) {
+  return std::make_unique<RoundingDevice>(arithmetic, seed, ranks);
 }
 
 }  // namespace behemoth::worker

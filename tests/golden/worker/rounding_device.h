@@ -16,6 +16,10 @@
 // stores is rounded once: norm, qkv, rotated q and k, attention, SiLU's product, the residual sum.
 // Each weight (int4 times scale) and each probability of attention is rounded as it enters a
 // product: k independent errors, whose sum is u / sqrt(3) of the dot product's own size.
+//
+// Ranks that share a model round each one's part of a sum, and then every partial sum of the parts:
+// of n parts of equal variance, n + (2 + 3 + ... + n) shares of 1/n of the result's. In float that
+// is no more than the one sum's chain, which is n times as long; bf16 stores each.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +33,6 @@ enum class Arithmetic { kFloat, kBf16 };
 
 // Starts backends of the cpu that add the noise; the same seed, the same noise. Activations are
 // floats, row-major. For tests, one thread.
-std::unique_ptr<Device> OpenRoundingCpu(Arithmetic arithmetic, uint32_t seed);
+std::unique_ptr<Device> OpenRoundingCpu(Arithmetic arithmetic, uint32_t seed, int32_t ranks = 1);
 
 }  // namespace behemoth::worker

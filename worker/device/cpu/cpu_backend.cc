@@ -62,7 +62,10 @@ class CpuBackend : public Backend {
   }
 
   absl::StatusOr<LinearHandle> TableAsLinear(TableHandle table) override {
-    return Keep(CpuLinear(&tables_[static_cast<size_t>(table)]));
+    const DenseMatrix& whole = tables_[static_cast<size_t>(table)];
+    if (spec_.group == nullptr) return Keep(CpuLinear(&whole, 0, whole.rows));
+    const int32_t rows = whole.rows / spec_.group->size();
+    return Keep(CpuLinear(&whole, spec_.group->rank() * rows, rows));
   }
 
   absl::Status FinishWeights() override { return absl::OkStatus(); }
@@ -76,6 +79,7 @@ class CpuBackend : public Backend {
     for (const BlockCopy& copy : plan.copies) cache_.Copy(copy.from, copy.to);
     if (absl::Status loaded = step_.Load(plan, spec_, slots_); !loaded.ok()) return loaded;
     if (!plan.token_ids.empty()) forward(static_cast<int32_t>(plan.token_ids.size()));
+    if (!ranks_status_.ok()) return ranks_status_;
     results_.push_back(std::move(step_.result));
     return absl::OkStatus();
   }
@@ -107,11 +111,21 @@ class CpuBackend : public Backend {
   }
 
   void Linear(Tensor x, LinearHandle weight, Tensor out) override {
+    if (spec_.group != nullptr && out.use == ElementUse::kLogits) return Logits(x, weight, out);
     RunLinear(x, weight, Floats(out), /*accumulate=*/false);
   }
 
   void LinearAdd(Tensor x, LinearHandle weight, Tensor residual) override {
-    RunLinear(x, weight, Floats(residual), /*accumulate=*/true);
+    if (spec_.group == nullptr) {
+      RunLinear(x, weight, Floats(residual), /*accumulate=*/true);
+      return;
+    }
+    const size_t count = static_cast<size_t>(residual.rows) * residual.cols;
+    part_.resize(std::max(part_.size(), count));
+    RunLinear(x, weight, part_.data(), /*accumulate=*/false);
+    ranks_status_.Update(
+        spec_.group->AllReduce(part_.data(), count, SumElement::kFloat, /*stream=*/nullptr));
+    for (size_t i = 0; i < count; ++i) Floats(residual)[i] += part_[i];
   }
 
   void LinearSiluMul(Tensor x, LinearHandle gate_up, Tensor out) override {
@@ -193,6 +207,23 @@ class CpuBackend : public Backend {
     return static_cast<LinearHandle>(linears_.size() - 1);
   }
 
+  // Every rank gets every rank's: [ranks][rows, vocabulary / ranks], put side by side.
+  void Logits(Tensor x, LinearHandle weight, Tensor out) {
+    const int32_t ranks = spec_.group->size(), cols = out.cols / ranks;
+    const size_t count = static_cast<size_t>(out.rows) * cols;
+    part_.resize(std::max(part_.size(), count));
+    all_parts_.resize(std::max(all_parts_.size(), count * ranks));
+    RunLinear(x, weight, part_.data(), /*accumulate=*/false);
+    ranks_status_.Update(spec_.group->AllGather(part_.data(), count * sizeof(float),
+                                                all_parts_.data(), /*stream=*/nullptr));
+    for (int32_t rank = 0; rank < ranks; ++rank) {
+      for (int64_t row = 0; row < out.rows; ++row) {
+        const float* from = all_parts_.data() + (rank * int64_t{out.rows} + row) * cols;
+        std::copy_n(from, cols, Row(out, row) + int64_t{rank} * cols);
+      }
+    }
+  }
+
   void RunLinear(Tensor x, LinearHandle weight, float* y, bool accumulate) {
     linears_[static_cast<size_t>(weight)].Run(team_, {.x = Floats(x),
                                                       .tokens = x.rows,
@@ -211,20 +242,27 @@ class CpuBackend : public Backend {
   std::deque<DenseMatrix> tables_;  // CpuLinear may point into it: a deque does not move
   std::vector<std::vector<float>> gains_;
   std::vector<float> row_scratch_, gathered_, gate_up_;
+  std::vector<float> part_, all_parts_;  // of a product that the ranks share
+  absl::Status ranks_status_;
   StepInputs step_;
   std::deque<StepResult> results_;
 };
 
 class CpuDevice : public Device {
  public:
+  explicit CpuDevice(int32_t ranks) : ranks_(static_cast<uint64_t>(ranks)) {}
   std::string name() const override { return "cpu"; }
-  DeviceMemory memory() const override { return HostMemory(); }
+  DeviceMemory memory() const override {
+    const DeviceMemory host = HostMemory();
+    return {.total_bytes = host.total_bytes / ranks_,
+            .available_bytes = host.available_bytes / ranks_};
+  }
   int32_t tokens_per_block() const override { return cpu::kTokensPerBlock; }
   int32_t pipeline_depth() const override { return 1; }
   KvType default_kv_type() const override { return KvType::kFloat32; }
   int32_t default_step_tokens() const override { return 512; }
   // The host is shared with others: six chats of 8,192 tokens of the tiny model.
-  uint64_t default_kv_bytes() const override { return uint64_t{512} << 20; }
+  uint64_t default_kv_bytes() const override { return (uint64_t{512} << 20) / ranks_; }
 
   absl::StatusOr<DeviceNeeds> Needs(const ModelShape& shape,
                                     const BackendSpec& spec) const override {
@@ -242,10 +280,13 @@ class CpuDevice : public Device {
                                                  const BackendSpec& spec) const override {
     return std::make_unique<CpuBackend>(spec);
   }
+
+ private:
+  const uint64_t ranks_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> OpenCpu() { return std::make_unique<CpuDevice>(); }
+std::unique_ptr<Device> OpenCpu(int32_t ranks) { return std::make_unique<CpuDevice>(ranks); }
 
 }  // namespace behemoth::worker

@@ -49,15 +49,17 @@ absl::StatusOr<CpuLinear> CpuLinear::Make(std::vector<LinearWeights> parts) {
   return linear;
 }
 
-CpuLinear::CpuLinear(const DenseMatrix* table) : in_(table->cols), out_(table->rows) {
+CpuLinear::CpuLinear(const DenseMatrix* table, int32_t first_row, int32_t rows)
+    : in_(table->cols), out_(rows) {
   Part part;
   part.table = table;
-  part.out = table->rows;
+  part.first_row = first_row;
+  part.out = rows;
   parts_.push_back(std::move(part));
 }
 
 const float* CpuLinear::RowAsFloats(const Part& part, int32_t o, int32_t in, float* scratch) {
-  if (part.table != nullptr) return DenseRow(*part.table, o, scratch);
+  if (part.table != nullptr) return DenseRow(*part.table, part.first_row + o, scratch);
   if (const auto* dense = std::get_if<DenseMatrix>(&part.weights.values)) {
     return DenseRow(*dense, o, scratch);
   }

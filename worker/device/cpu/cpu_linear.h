@@ -16,8 +16,8 @@ class CpuLinear {
  public:
   // Parts of the same `in`; float16 parts are widened to float.
   static absl::StatusOr<CpuLinear> Make(std::vector<LinearWeights> parts);
-  // A view of `table`, which must outlive it.
-  explicit CpuLinear(const DenseMatrix* table);
+  // A view of `rows` rows of `table`, which must outlive it.
+  CpuLinear(const DenseMatrix* table, int32_t first_row, int32_t rows);
 
   int32_t in() const { return in_; }
   int32_t out() const { return out_; }
@@ -37,6 +37,7 @@ class CpuLinear {
     LinearWeights weights;
     std::vector<float> scales;           // of int4 weights
     const DenseMatrix* table = nullptr;  // instead of `weights`
+    int32_t first_row = 0;               // of it
     int32_t out = 0;
     int32_t first_out = 0;
   };

@@ -85,6 +85,7 @@ absl::Status CudaBackend::TakeMemory(const std::vector<LinearPlan>& linears,
   Arena work(work_memory_.data(), work_memory_.bytes());
   work_ = *Workspace::Take(work, spec_, linears, limits_);
   linears_.emplace(limits_, &weights_, work_.gemm);
+  if (SumsOnPeers()) ShowToPeers();
   // Zeros: the GEMMs' counters, the attention's, and all that a first step might read unwritten.
   status.Update(FromCuda(cudaMemsetAsync(work_memory_.data(), 0, work_memory_.bytes(), stream_),
                          "cudaMemset"));
@@ -201,10 +202,13 @@ absl::StatusOr<GainHandle> CudaBackend::AddGain(const DenseMatrix& gain) {
 }
 
 absl::StatusOr<TableHandle> CudaBackend::AddTable(DenseMatrix table) {
-  const int32_t rows = table.rows, cols = table.cols;
+  Table kept{.data = nullptr, .rows = table.rows, .cols = table.cols};
+  if (SumsOnPeers()) table = PartOfTable(std::move(table));
   const absl::StatusOr<bf16*> data = AddDense(std::move(table));
   if (!data.ok()) return data.status();
-  tables_.push_back({*data, rows, cols});
+  kept.data = *data;
+  if (SumsOnPeers()) MyLine().table = *data;
+  tables_.push_back(kept);
   return static_cast<TableHandle>(tables_.size() - 1);
 }
 
@@ -232,7 +236,12 @@ const float* CudaBackend::ValueScales(int32_t layer) const {
 absl::StatusOr<LinearHandle> CudaBackend::TableAsLinear(TableHandle handle) {
   if (absl::Status uploaded = upload_->Flush(); !uploaded.ok()) return uploaded;
   const Table& table = tables_[static_cast<size_t>(handle)];
-  return linears_->AddTable(table.data, table.rows, table.cols, stream_);
+  const int32_t ranks = spec_.group == nullptr ? 1 : spec_.group->size();
+  const int32_t rows = table.rows / ranks;
+  // Spread over the peers, the table is this rank's part already.
+  const int64_t first =
+      spec_.group == nullptr || SumsOnPeers() ? 0 : int64_t{spec_.group->rank()} * rows;
+  return linears_->AddTable(table.data + first * table.cols, rows, table.cols, stream_);
 }
 
 absl::Status CudaBackend::FinishWeights() {
@@ -372,6 +381,7 @@ void CudaBackend::Embed(TableHandle handle, Tensor out) {
   const Table& table = tables_[static_cast<size_t>(handle)];
   kernels::EmbeddingArgs args;
   args.table = table.data;
+  if (SumsOnPeers()) SpreadOverPeers(table.rows, &args);
   args.token_ids = work_.inputs.token_id;
   args.slot = work_.inputs.token_slot;
   args.slot_token = work_.slot_token;
@@ -390,6 +400,9 @@ void CudaBackend::RmsNorm(Tensor x, GainHandle gain, float epsilon, Tensor out) 
   args.rows = x.rows;
   args.hidden = x.cols;
   args.epsilon = epsilon;
+  const bool sums = std::exchange(pending_sum_, false);
+  if (sums && SumsOnPeers()) return SumOverPeers(args);
+  if (sums) args.delta = work_.partials[partial_];
   Do(kernels::LaunchRmsNorm(args, Next()));
 }
 
@@ -403,11 +416,13 @@ void CudaBackend::Multiply(Tensor x, LinearHandle weight, Tensor out, GemmEpilog
 
 void CudaBackend::Linear(Tensor x, LinearHandle weight, Tensor out) {
   const bool logits = out.use == ElementUse::kLogits;
+  if (logits && spec_.group != nullptr) return LogitsOverRanks(x, weight, out);
   Multiply(x, weight, out, GemmEpilogue::kStore,
            logits ? GemmOutput::kRowMajorFloat : GemmOutput::kRowMajor);
 }
 
 void CudaBackend::LinearAdd(Tensor x, LinearHandle weight, Tensor residual) {
+  if (spec_.group != nullptr) return LinearAddOverRanks(x, weight, residual);
   Multiply(x, weight, residual, GemmEpilogue::kAddResidual, GemmOutput::kRowMajor);
 }
 
@@ -479,6 +494,7 @@ int32_t CudaBackend::LogitPasses() const {
 }
 
 Tensor CudaBackend::GatherLogitRows(int32_t pass, Tensor x, Tensor out) {
+  AddPending(x);
   const int32_t width = spec_.limits.max_sequences;
   const int32_t first = (pass - 1) * width;
   const Tensor rows =

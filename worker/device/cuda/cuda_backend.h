@@ -2,6 +2,7 @@
 //
 // Layouts. residual, qkv and q are row-major; what a projection reads (normed, attention,
 // intermediate) is in the GEMM's tiles, [cols / 8][PaddedRows(tokens)][8]; logits are float.
+// Ranks. A shared product's sum over the ranks is added to the residual by the norm behind it.
 // Steps. Two may be on their way: the arrays on the device are written in stream order, their
 // staging in pinned memory exists twice.
 #pragma once
@@ -12,6 +13,8 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/all_reduce/all_reduce.h"
+#include "kernels/fused/fused.h"
 #include "worker/device/cuda/graph_cache.h"
 #include "worker/device/cuda/host_upload.h"
 #include "worker/device/cuda/workspace.h"
@@ -101,6 +104,23 @@ class CudaBackend : public Backend {
   void Multiply(Tensor x, LinearHandle weight, Tensor out, kernels::GemmEpilogue epilogue,
                 kernels::GemmOutput output);
   void DecodeAttention(const kernels::PagedAttentionArgs& all);
+  // ---- Of several ranks: rank_operations.cc ----
+  bool SumsOnPeers() const { return spec_.group != nullptr && spec_.group->peers() != nullptr; }
+  PeerTable::Rank& MyLine() const;
+  void ShowToPeers();
+  DenseMatrix PartOfTable(DenseMatrix table) const;
+  void SpreadOverPeers(int32_t rows, kernels::EmbeddingArgs* args) const;
+  kernels::RankMeeting NextMeeting();
+  void LinearAddOverRanks(Tensor x, LinearHandle weight, Tensor residual);
+  void LogitsOverRanks(Tensor x, LinearHandle weight, Tensor out);
+  void GatherByLibrary(Tensor part, Tensor out);
+  // What an operation of the group says; the next kernel waits for its end.
+  void DoOverRanks(const absl::Status& status);
+  // residual += the sum that LinearAdd left, where no RmsNorm has done it.
+  void AddPending(Tensor residual);
+  // `row` and the pending sum, out of the peers' memory.
+  void SumOverPeers(const kernels::RmsNormArgs& row);
+  // ----
   char* LayerPool(int32_t layer) const;
   // [kv_heads]; null = 1.
   const float* KeyScales(int32_t layer) const;
@@ -135,6 +155,11 @@ class CudaBackend : public Backend {
 
   StepShape step_;
   int32_t launches_ = 0;
+  // The part that LinearAdd made last is still to be added to the residual; with peers, also to be
+  // summed.
+  bool pending_sum_ = false;
+  size_t partial_ = 0;      // of work_.partials, the one LinearAdd wrote last
+  size_t logits_part_ = 0;  // of work_.logits_parts, the one that Linear did
   size_t next_staging_ = 0, next_marks_ = 0;
   std::deque<Flight> flights_;
   absl::Status status_;

@@ -19,7 +19,8 @@ struct PlannedLinears {
 };
 
 // Every piece as the backend will cut it: projections, the embedding table, gains.
-absl::StatusOr<PlannedLinears> PlanWeights(const ModelShape& shape) {
+// Ranks that read each other's memory hold a part of the table each.
+absl::StatusOr<PlannedLinears> PlanWeights(const ModelShape& shape, const BackendSpec& spec) {
   PlannedLinears planned;
   for (const LinearShape& linear : shape.linears) {
     absl::StatusOr<cuda::LinearPlan> plan = cuda::PlanLinear(linear);
@@ -30,10 +31,12 @@ absl::StatusOr<PlannedLinears> PlanWeights(const ModelShape& shape) {
   const auto bf16_bytes = [](int64_t elements) {
     return cuda::Arena::Rounded(static_cast<size_t>(elements) * sizeof(bf16));
   };
-  planned.weight_bytes += bf16_bytes(int64_t{shape.vocabulary_size} * shape.hidden_size);
+  const bool spread = spec.group != nullptr && spec.group->peers() != nullptr;
+  const int64_t table_rows = spread ? shape.head_size : shape.vocabulary_size;
+  planned.weight_bytes += bf16_bytes(table_rows * shape.hidden_size);
   planned.weight_bytes += static_cast<uint64_t>(shape.gains) * bf16_bytes(shape.hidden_size);
   if (shape.tied_head) {  // the table once more, in the GEMM's order
-    LinearShape head{.parts = {{"lm_head (tied)", shape.vocabulary_size, std::nullopt}},
+    LinearShape head{.parts = {{"lm_head (tied)", shape.head_size, std::nullopt}},
                      .in = shape.hidden_size};
     absl::StatusOr<cuda::LinearPlan> plan = cuda::PlanLinear(head);
     if (!plan.ok()) return plan.status();
@@ -74,7 +77,12 @@ class CudaDevice : public Device {
       return absl::UnimplementedError(
           absl::StrCat("vocab_size: the sampling kernel has up to ", kernels::kMaxVocabulary));
     }
-    absl::StatusOr<PlannedLinears> planned = PlanWeights(shape);
+    if (shape.head_size != shape.vocabulary_size && shape.head_size % 8 != 0) {
+      return absl::UnimplementedError(
+          absl::StrCat("vocab_size: ", shape.head_size,
+                       " of a rank; the cuda backend shares logits in multiples of 8"));
+    }
+    absl::StatusOr<PlannedLinears> planned = PlanWeights(shape, spec);
     if (!planned.ok()) return planned.status();
     cuda::Arena measure;
     absl::Status fits = cuda::Workspace::Take(measure, spec, planned->linears, limits_).status();
@@ -90,7 +98,7 @@ class CudaDevice : public Device {
 
   absl::StatusOr<std::unique_ptr<Backend>> Start(const ModelShape& shape,
                                                  const BackendSpec& spec) const override {
-    absl::StatusOr<PlannedLinears> planned = PlanWeights(shape);
+    absl::StatusOr<PlannedLinears> planned = PlanWeights(shape, spec);
     if (!planned.ok()) return planned.status();
     return cuda::CudaBackend::Make(spec, planned->linears, planned->weight_bytes, ordinal_,
                                    limits_);

@@ -2,6 +2,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "kernels/all_reduce/all_reduce.h"
+
 namespace behemoth::worker::cuda {
 
 kernels::KvShape KvShapeOf(const BackendSpec& spec) {
@@ -13,6 +15,28 @@ kernels::KvShape KvShapeOf(const BackendSpec& spec) {
 kernels::AttentionShape AttentionShapeOf(const BackendSpec& spec) {
   return {.q_heads = spec.attention_heads, .kv = KvShapeOf(spec)};
 }
+
+namespace {
+
+// What ranks share products with.
+void TakeShared(Arena& arena, const BackendSpec& spec, Workspace& w) {
+  const size_t partial = static_cast<size_t>(PaddedRows(spec.limits.max_step_tokens)) *
+                         static_cast<size_t>(spec.hidden_size);
+  const size_t logits = static_cast<size_t>(PaddedRows(spec.limits.max_sequences)) *
+                        static_cast<size_t>(spec.limits.vocabulary_size);
+  const size_t logits_part = logits / static_cast<size_t>(spec.group->size());
+  w.partials.fill(arena.Take<kernels::bf16>(partial));
+  w.logits_parts.fill(arena.Take<float>(logits_part));
+  if (spec.group->peers() == nullptr) {
+    w.all_logits = arena.Take<float>(logits);
+    return;
+  }
+  w.partials[1] = arena.Take<kernels::bf16>(partial);
+  w.logits_parts[1] = arena.Take<float>(logits_part);
+  w.rank_flags = arena.Take<uint32_t>(kernels::kRankFlags);
+}
+
+}  // namespace
 
 absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
                                           const std::vector<LinearPlan>& linears,
@@ -26,7 +50,7 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
         "no attention kernel of this version has ", spec.attention_heads, " query heads, ",
         spec.kv_heads, " KV heads and head_dim ", spec.head_dim, " on this GPU"));
   }
-  Workspace w;
+  Workspace w{};
   w.inputs = StepArrays::Take(arena, runner);
   w.slots = SlotArrays::Take(arena, runner);
   w.results = ResultArrays::Take(arena, runner);
@@ -41,6 +65,7 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
   w.kv_scales = arena.Take<float>(static_cast<size_t>(2 * spec.layers * spec.kv_heads));
   w.q = arena.Take<kernels::bf16>(static_cast<size_t>(PaddedRows(runner.max_step_tokens)) *
                                   static_cast<size_t>(spec.attention_heads * spec.head_dim));
+  if (spec.group != nullptr) TakeShared(arena, spec, w);
   w.attention_bytes = kernels::DecodeWorkspaceBytes(attention, decode, kDecodeAttentionRows);
   w.attention = arena.Take<uint8_t>(w.attention_bytes);
   return w;

@@ -3,6 +3,7 @@
 
 #include <absl/status/statusor.h>
 
+#include <array>
 #include <vector>
 
 #include "kernels/paged_attention/paged_attention.h"
@@ -23,11 +24,18 @@ struct Workspace {
   SlotArrays slots;
   ResultArrays results;
   GemmScratch gemm;
-  int32_t* slot_token;         // [S]: what each slot sampled last
-  uint32_t* sample_scratch;    // two lines of V words a row
-  float* inverse_frequency;    // [head_dim / 2]
-  float* kv_scales;            // [layers][k, v][kv_heads]
-  kernels::bf16* q;            // [T, heads * head_dim], rotated
+  int32_t* slot_token;       // [S]: what each slot sampled last
+  uint32_t* sample_scratch;  // two lines of V words a row
+  float* inverse_frequency;  // [head_dim / 2]
+  float* kv_scales;          // [layers][k, v][kv_heads]
+  kernels::bf16* q;          // [T, heads * head_dim], rotated
+  // Of several ranks, else null: this rank's part of a sum [T, hidden] and of the logits
+  // [S, V / ranks]. Where peers read them, each in two buffers in turn, and the flags by which
+  // ranks meet; else in one buffer, and all ranks' logits [ranks][S, V / ranks].
+  std::array<kernels::bf16*, 2> partials;
+  std::array<float*, 2> logits_parts;
+  uint32_t* rank_flags;
+  float* all_logits;
   void* attention;             // of kDecodeAttentionRows rows
   size_t attention_bytes = 0;  // zeroed once
 

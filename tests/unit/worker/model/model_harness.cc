@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <random>
+#include <thread>
 #include <utility>
 
 #include "worker/checkpoint/checkpoint.h"
+#include "worker/model/sliced_source.h"
 
 namespace behemoth::worker {
 
@@ -16,38 +19,59 @@ void ModelHarness::Load(const HarnessOptions& options) {
   auto folder = ReadModelFolder(options.folder);
   ASSERT_TRUE(folder.ok()) << folder.status();
   folder_ = *std::move(folder);
-  const ModelConfig& config = folder_.config;
   if (options.device == nullptr) cpu_ = OpenCpu();
-  const Device& device = options.device == nullptr ? *cpu_ : *options.device;
-  spec_ = {.limits = {.vocabulary_size = config.vocabulary_size,
-                      .context_tokens = options.context_tokens,
-                      .blocks = options.blocks,
-                      .tokens_per_block = 64,
-                      .max_sequences = options.max_sequences,
-                      .max_step_tokens = options.max_step_tokens,
-                      .pipeline_depth = device.pipeline_depth()},
-           .hidden_size = config.hidden_size,
-           .layers = config.layers,
-           .attention_heads = config.attention_heads,
-           .kv_heads = config.kv_heads,
-           .head_dim = config.head_dim,
-           .rope_inverse_frequencies = config.rope_inverse_frequencies,
-           .kv_type = options.kv_type.value_or(device.default_kv_type()),
-           .threads = options.threads};
+  std::vector<RankPlace> places = options.ranks;
+  if (places.empty()) {
+    places.push_back({.device = options.device == nullptr ? cpu_.get() : options.device});
+  }
+  const auto config = PartOf(folder_.config, static_cast<int32_t>(places.size()));
+  ASSERT_TRUE(config.ok()) << config.status();
+  std::vector<Part> parts(places.size());
+  for (size_t rank = 0; rank < places.size(); ++rank) {
+    LoadPart(options, places[rank], *config, parts[rank]);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+  parts_ = std::move(parts);
+}
+
+void ModelHarness::LoadPart(const HarnessOptions& options, const RankPlace& place,
+                            const ModelConfig& config, Part& part) {
+  const Device& device = *place.device;
+  const BackendSpec spec = {.limits = {.vocabulary_size = config.vocabulary_size,
+                                       .context_tokens = options.context_tokens,
+                                       .blocks = options.blocks,
+                                       .tokens_per_block = 64,
+                                       .max_sequences = options.max_sequences,
+                                       .max_step_tokens = options.max_step_tokens,
+                                       .pipeline_depth = device.pipeline_depth()},
+                            .hidden_size = config.hidden_size,
+                            .layers = config.layers,
+                            .attention_heads = config.attention_heads,
+                            .kv_heads = config.kv_heads,
+                            .head_dim = config.head_dim,
+                            .rope_inverse_frequencies = config.rope_inverse_frequencies,
+                            .kv_type = options.kv_type.value_or(device.default_kv_type()),
+                            .threads = options.threads,
+                            .group = place.group};
   auto checkpoint = Checkpoint::Open(options.folder, folder_.quantization);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  auto shape = ShapeOf(config, folder_.quantization, *checkpoint);
+  std::unique_ptr<WeightSource> source = std::make_unique<Checkpoint>(*std::move(checkpoint));
+  if (place.group != nullptr) {
+    source =
+        std::make_unique<SlicedSource>(std::move(source), place.group->rank(), place.group->size());
+  }
+  auto shape = ShapeOf(config, folder_.quantization, *source);
   ASSERT_TRUE(shape.ok()) << shape.status();
-  auto backend = device.Start(*shape, spec_);
+  auto backend = device.Start(*shape, spec);
   ASSERT_TRUE(backend.ok()) << backend.status();
-  backend_ = *std::move(backend);
-  auto weights = LoadWeights(config, *checkpoint, *backend_, nullptr);
+  part.backend = *std::move(backend);
+  auto weights = LoadWeights(config, *source, *part.backend, nullptr);
   ASSERT_TRUE(weights.ok()) << weights.status();
-  auto activations = AllocateActivations(config, spec_.limits, *backend_);
+  auto activations = AllocateActivations(config, spec.limits, *part.backend);
   ASSERT_TRUE(activations.ok()) << activations.status();
-  activations_ = *activations;
-  transformer_ =
-      std::make_unique<Transformer>(config, *std::move(weights), activations_, *backend_);
+  part.activations = *activations;
+  part.transformer =
+      std::make_unique<Transformer>(config, *std::move(weights), part.activations, *part.backend);
 }
 
 StepPlan ModelHarness::PlanFor(const std::vector<Piece>& pieces) {
@@ -84,35 +108,53 @@ std::shared_ptr<const TokenMask> ModelHarness::MaskOf(const std::vector<TokenId>
 }
 
 absl::Status ModelHarness::Verdict(const std::vector<Piece>& pieces) {
-  return backend_->RunStep(PlanFor(pieces), [](int32_t) {});
+  return parts_.front().backend->RunStep(PlanFor(pieces), [](int32_t) {});
 }
 
 void ModelHarness::CopyBlock(BlockId from, BlockId to) {
   StepPlan plan;
   plan.number = ++step_;
   plan.copies.push_back({from, to});
-  const absl::Status ran = backend_->RunStep(plan, [](int32_t) { ADD_FAILURE() << "no tokens"; });
+  for (const Part& part : parts_) {
+    const absl::Status ran =
+        part.backend->RunStep(plan, [](int32_t) { ADD_FAILURE() << "no tokens"; });
+    EXPECT_TRUE(ran.ok()) << ran;
+    EXPECT_TRUE(part.backend->Collect().ok());
+  }
+}
+
+void ModelHarness::StepOnPart(const StepPlan& plan, Part& part) {
+  part.logits.clear();
+  const absl::Status ran =
+      part.backend->RunStep(plan, [&part](int32_t tokens) { part.transformer->Forward(tokens); });
   EXPECT_TRUE(ran.ok()) << ran;
-  EXPECT_TRUE(backend_->Collect().ok());
+  if (!ran.ok()) return;
+  auto result = part.backend->Collect();
+  EXPECT_TRUE(result.ok()) << result.status();
+  if (!result.ok()) return;
+  part.result = *std::move(result);
+  // Greedy sampling without masks leaves the row as the model made it.
+  const int32_t rows = static_cast<int32_t>(plan.samples.size());
+  auto logits = part.backend->ReadLogits(part.activations.logits.FirstRows(rows));
+  EXPECT_TRUE(logits.ok()) << logits.status();
+  if (logits.ok()) part.logits = *std::move(logits);
 }
 
 std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pieces) {
   const StepPlan plan = PlanFor(pieces);
-  const absl::Status ran =
-      backend_->RunStep(plan, [this](int32_t tokens) { transformer_->Forward(tokens); });
-  EXPECT_TRUE(ran.ok()) << ran;
-  if (!ran.ok()) return {};
-  auto result = backend_->Collect();
-  EXPECT_TRUE(result.ok()) << result.status();
-  if (!result.ok()) return {};
-  result_ = *std::move(result);
-  // Greedy sampling without masks leaves the row as the model made it.
-  const int32_t rows = static_cast<int32_t>(plan.samples.size());
-  const auto all = backend_->ReadLogits(activations_.logits.FirstRows(rows));
-  EXPECT_TRUE(all.ok()) << all.status();
+  std::vector<std::thread> threads;
+  for (size_t rank = 1; rank < parts_.size(); ++rank) {
+    threads.emplace_back([&, rank] { StepOnPart(plan, parts_[rank]); });
+  }
+  StepOnPart(plan, parts_.front());
+  for (std::thread& thread : threads) thread.join();
+  const std::vector<float>& all = parts_.front().logits;
+  for (const Part& part : parts_) {
+    EXPECT_EQ(std::memcmp(part.logits.data(), all.data(), 4 * all.size()), 0) << "of two ranks";
+  }
+  result_ = parts_.front().result;
   std::vector<std::vector<float>> logits;
-  for (int32_t i = 0; all.ok() && i < rows; ++i) {
-    const auto row = all->begin() + int64_t{i} * vocabulary_size();
+  for (auto row = all.begin(); row < all.end(); row += vocabulary_size()) {
     logits.emplace_back(row, row + vocabulary_size());
   }
   return logits;

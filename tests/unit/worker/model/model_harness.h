@@ -11,12 +11,14 @@
 #include "worker/model/activations.h"
 #include "worker/model/transformer.h"
 #include "worker/runner/model_folder.h"
+#include "worker/runner/model_loader.h"
 
 namespace behemoth::worker {
 
 struct HarnessOptions {
   std::string folder;
   const Device* device = nullptr;  // nullptr: the cpu
+  std::vector<RankPlace> ranks;    // not empty: instead of device, one model on all of them
   int32_t context_tokens = 256;
   int32_t max_sequences = 8;
   int32_t max_step_tokens = 256;
@@ -40,11 +42,12 @@ class ModelHarness {
  public:
   // Fails the test, and leaves ok() false, if the model does not load.
   explicit ModelHarness(const HarnessOptions& options);
-  bool ok() const { return transformer_ != nullptr; }
+  bool ok() const { return !parts_.empty(); }
   int32_t vocabulary_size() const { return folder_.config.vocabulary_size; }
   const ModelConfig& config() const { return folder_.config; }
 
-  // Runs one step, greedy; the raw logits of each piece that samples, in order.
+  // Runs one step, greedy; the raw logits of each piece that samples, in order. Ranks that do not
+  // end with the same bits fail the test.
   std::vector<std::vector<float>> Step(const std::vector<Piece>& pieces);
   // What the backend says to a step of which nothing is computed.
   absl::Status Verdict(const std::vector<Piece>& pieces);
@@ -58,16 +61,24 @@ class ModelHarness {
   const StepResult& result() const { return result_; }
 
  private:
+  // One rank's, or all there is.
+  struct Part {
+    std::unique_ptr<Backend> backend;
+    Activations activations;
+    std::unique_ptr<Transformer> transformer;
+    StepResult result;
+    std::vector<float> logits;  // of the last step, all rows
+  };
   void Load(const HarnessOptions& options);
+  void LoadPart(const HarnessOptions& options, const RankPlace& place, const ModelConfig& config,
+                Part& part);
+  void StepOnPart(const StepPlan& plan, Part& part);
   StepPlan PlanFor(const std::vector<Piece>& pieces);
   std::shared_ptr<const TokenMask> MaskOf(const std::vector<TokenId>& allowed) const;
 
   std::unique_ptr<Device> cpu_;
   ModelFolder folder_;
-  BackendSpec spec_;
-  std::unique_ptr<Backend> backend_;
-  Activations activations_;
-  std::unique_ptr<Transformer> transformer_;
+  std::vector<Part> parts_;
   StepResult result_;
   StepNumber step_ = 0;
 };

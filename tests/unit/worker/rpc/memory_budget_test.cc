@@ -59,5 +59,26 @@ TEST(MemoryBudgetTest, AnImpossiblePlanIsRefusedWithTheNumbersAndWhatWouldFit) {
   EXPECT_EQ(fitting, 0);
 }
 
+// Every rank has the blocks of the one with the least room, and what does not fit is that one's.
+TEST(MemoryBudgetTest, TheSmallestRankDecides) {
+  MemoryLimits small = Memory();
+  small.limit_bytes = 850 * kMiB;
+  const std::vector<MemoryLimits> ranks = {Memory(), small, Memory()};
+  const auto plan = PlanMemory(Needs(), 6400, 64, ranks, nullptr);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->blocks, 150);
+  EXPECT_EQ(plan->usable_bytes, 850 * kMiB);
+
+  MemoryLimits smaller = Memory();
+  smaller.limit_bytes = 740 * kMiB;
+  small.limit_bytes = 760 * kMiB;
+  int32_t fitting = -1;
+  const std::vector<MemoryLimits> two = {Memory(), small, smaller};
+  const auto refused = PlanMemory(Needs(), 6400, 64, two, &fitting);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status()));
+  EXPECT_THAT(std::string(refused.status().message()), testing::HasSubstr("rank 1: memory"));
+  EXPECT_EQ(fitting, 40 * 64);
+}
+
 }  // namespace
 }  // namespace behemoth::worker

@@ -1,0 +1,7 @@
+if(BEHEMOTH_HAVE_CUDA)
+  add_executable(all_reduce_bench ${CMAKE_CURRENT_LIST_DIR}/all_reduce_bench.cc)
+  target_include_directories(all_reduce_bench PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_options(all_reduce_bench PRIVATE ${BEHEMOTH_WARNINGS})
+  target_link_libraries(all_reduce_bench PRIVATE behemoth_worker_model)
+  set_target_properties(all_reduce_bench PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
+endif()
