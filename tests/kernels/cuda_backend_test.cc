@@ -226,6 +226,38 @@ TEST_F(CudaBackendTest, AMaskIsItsOwnSamplesAndItsOwnSteps) {
   }
 }
 
+// A decode step, which is recorded, and one beside a prefill, which is not: the token before is on
+// the device until the mask comes.
+TEST_F(CudaBackendTest, AMaskMayComeWhileItsStepRuns) {
+  ModelHarness model(Wide());
+  ASSERT_TRUE(model.ok());
+  const TokenId last = model.vocabulary_size() - 1;
+  for (const bool beside_prefill : {false, true, false}) {
+    const std::vector<TokenId> prompt = PromptOf(model, 0);
+    model.Step({{.slot = 0, .tokens = prompt, .blocks = TableOf(0)}});
+    const TokenId first = model.result().samples[0].token;
+    const auto decode = [&](TokenId token, int32_t position, std::vector<TokenId> allowed) {
+      return Piece{.slot = 0,
+                   .tokens = {token},
+                   .position = position,
+                   .blocks = TableOf(0),
+                   .output_count = 1,
+                   .allowed = std::move(allowed)};
+    };
+    std::vector<Piece> second = {decode(kPendingToken, LengthOf(0) + 1, {last - 3, 17, last - 40})};
+    if (beside_prefill) {
+      second.push_back({.slot = 3, .tokens = PromptOf(model, 3), .blocks = TableOf(3)});
+    }
+    const auto sampled = model.StepThenOneWithLateMasks({decode(first, LengthOf(0), {})}, second);
+    ASSERT_EQ(sampled.size(), second.size());
+    // The same, one step after the other.
+    model.Step({decode(first, LengthOf(0), {})});
+    const TokenId next = model.result().samples[0].token;
+    model.Step({decode(next, LengthOf(0) + 1, {last - 3, 17, last - 40})});
+    EXPECT_EQ(sampled[0].token, model.result().samples[0].token);
+  }
+}
+
 TEST_F(CudaBackendTest, AStepBeyondTheLimitsIsRefused) {
   ModelHarness model(Wide());
   ASSERT_TRUE(model.ok());

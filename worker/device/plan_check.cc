@@ -109,6 +109,9 @@ absl::Status CheckPlan(const StepPlan& plan, const RunnerLimits& limits) {
     if (sample.mask && sample.mask->size() != words) {
       return BadPlan(plan, "a mask that is not of this vocabulary");
     }
+    if (sample.late_mask && (sample.mask || !plan.late_masks)) {
+      return BadPlan(plan, "a late mask that never comes");
+    }
   }
   return absl::OkStatus();
 }

@@ -111,13 +111,16 @@ void Engine::Run() {
   }
 }
 
-// One turn: what the last one and the mail brought is pushed, as many steps as the pipeline holds
-// go out, the oldest comes back. Returns until when only mail is waited for: the past, or if
-// nothing runs a mask's time, a deadline, the next beat. PlanStep frees what a delivery points at,
-// so nothing is left to deliver before it.
+// One turn: what the last one and the mail brought is pushed, the step in flight gets its late
+// masks, as many steps as the pipeline holds go out, the oldest comes back. Returns until when only
+// mail is waited for: the past, a mask's time, or if nothing runs a deadline or the next beat.
+// PlanStep frees what a delivery points at, so nothing is left to deliver before it.
 absl::StatusOr<absl::Time> Engine::Advance() {
   Publish();
-  while (steps_in_flight_ < pipeline_depth_ && scheduler_.masks_due() <= absl::Now()) {
+  const absl::Time masks = scheduler_.masks_due();
+  if (masks > absl::Now()) return std::min(scheduler_.next_deadline(), masks);
+  scheduler_.OpenMasks();
+  while (steps_in_flight_ < pipeline_depth_) {
     const StepPlan& plan = scheduler_.PlanStep(absl::Now());
     const bool empty = plan.rows.empty();
     if (!empty) {
@@ -127,10 +130,7 @@ absl::StatusOr<absl::Time> Engine::Advance() {
     if (!scheduler_.deliveries().empty()) Publish();
     if (empty) break;
   }
-  if (steps_in_flight_ == 0) {
-    const absl::Time mask = scheduler_.masks_due(), now = absl::Now();
-    return std::min(scheduler_.next_deadline(), mask > now ? mask : now + kIdleBeat);
-  }
+  if (steps_in_flight_ == 0) return std::min(scheduler_.next_deadline(), absl::Now() + kIdleBeat);
   const absl::StatusOr<StepResult> result = runner_->Await();
   if (!result.ok()) return result.status();
   --steps_in_flight_;
@@ -202,6 +202,7 @@ void Engine::End(const absl::Status& why) {
   mailbox_.Take(absl::InfinitePast(), &mail_);
   Apply(absl::Now());
   scheduler_.AbortAll(why);
+  scheduler_.OpenMasks();  // no step waits for what never comes
   Publish();
 }
 

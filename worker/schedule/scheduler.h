@@ -90,9 +90,13 @@ class Scheduler {
 
   // The next step; no rows = nothing to do before a commit or a new request. Good until its Commit.
   const StepPlan& PlanStep(absl::Time now);
-  // Until when planning is put off for masks, without which a running sequence would sit the step
-  // out: infinite while its last token is on the device, then kMaskPatience. Past: plan now.
+  // Until when masks are waited for before OpenMasks and PlanStep; past: go on. The masks of the
+  // one step in flight, or with none in flight those without which a sequence would sit the next
+  // out.
   absl::Time masks_due() const;
+  // Gives the step in flight its late masks. Who has none yet starts again from its last known
+  // token, in a later step. Nothing to do if no step waits for masks.
+  void OpenMasks();
   // A mask of 32,768 ids takes some tenths of a millisecond; who is later than this misses a step,
   // and the others wait no more for that one.
   static constexpr absl::Duration kMaskPatience = absl::Milliseconds(2);
@@ -173,6 +177,7 @@ class Scheduler {
   void EmitRow(Sequence& sequence, int32_t tokens);
   void Fork(Sequence& leader, int32_t row);
   void EmitSample(Sequence& sequence, int32_t row, int32_t position);
+  std::shared_ptr<const TokenMask> LateMask(Sequence& sequence);
 
   // scheduler_commit.cc
   void CacheFullBlocks(Sequence& sequence, int32_t computed);
@@ -198,6 +203,7 @@ class Scheduler {
   size_t next_step_ = 0;
   int32_t steps_in_flight_ = 0;
   PlannedStep* planning_ = nullptr;
+  PlannedStep* masked_late_ = nullptr;  // in flight, its gate is closed
   StepNumber last_number_ = 0;
   uint64_t committed_ = 0;
   absl::Time committed_at_ = absl::InfinitePast();

@@ -7,6 +7,7 @@ namespace behemoth::worker {
 
 const StepPlan& Scheduler::PlanStep(absl::Time now) {
   BEHEMOTH_CHECK(steps_in_flight_ < config_.pipeline_depth, "commit the oldest step first");
+  BEHEMOTH_CHECK(masked_late_ == nullptr, "open the masks first");
   PurgeRetired();
   ExpireDeadlines(now);
   SettleForms(now);
@@ -19,6 +20,7 @@ const StepPlan& Scheduler::PlanStep(absl::Time now) {
   plan.block_ids.clear();
   plan.rows.clear();
   plan.samples.clear();
+  plan.late_masks.reset();
   planning_->rows.clear();
   planning_->samples.clear();
   planning_->load = {};
@@ -73,14 +75,38 @@ void Scheduler::SettleForms(absl::Time now) {
 
 absl::Time Scheduler::masks_due() const {
   absl::Time due = absl::InfinitePast();
+  if (steps_in_flight_ > 0 && masked_late_ == nullptr) return due;  // the device is busy
   for (const Sequence* sequence : running_) {
-    if (sequence->form == nullptr) continue;
-    if (sequence->pending > 0) return absl::InfiniteFuture();
-    if (!sequence->form_ready && sequence->form->state() == FormState::kWorking) {
+    const bool waits = sequence->form != nullptr && !sequence->form_ready &&
+                       (sequence->pending > 0) == (masked_late_ != nullptr);
+    if (waits && sequence->form->state() == FormState::kWorking) {
       due = std::max(due, sequence->form_asked_at + kMaskPatience);
     }
   }
   return due;
+}
+
+void Scheduler::OpenMasks() {
+  if (masked_late_ == nullptr) return;
+  MaskGate::Masks masks;
+  const StepPlan& plan = masked_late_->plan;
+  for (size_t i = 0; i < plan.samples.size(); ++i) {
+    if (plan.samples[i].late_mask) masks.push_back(LateMask(*masked_late_->samples[i]));
+  }
+  plan.late_masks->Open(std::move(masks));
+  masked_late_ = nullptr;
+}
+
+std::shared_ptr<const TokenMask> Scheduler::LateMask(Sequence& sequence) {
+  // Rewound meanwhile, or ended.
+  if (sequence.pending == 0 || sequence.ended()) return nullptr;
+  const FormState state = sequence.form->state();
+  if (state == FormState::kReady) return sequence.form->mask();
+  if (state == FormState::kWorking) {
+    sequence.voided += std::exchange(sequence.pending, 0);
+    Requeue(sequence);
+  }
+  return nullptr;  // complete or failed: the next PlanStep ends it
 }
 
 void Scheduler::ReportProgress(absl::Time now) {
@@ -396,11 +422,14 @@ void Scheduler::Fork(Sequence& leader, int32_t row) {
 
 void Scheduler::EmitSample(Sequence& sequence, int32_t row, int32_t position) {
   Bind(sequence);
-  planning_->plan.samples.push_back(
-      {.row = row,
-       .slot = *sequence.slot,
-       .position = position,
-       .mask = sequence.form == nullptr ? nullptr : sequence.form->mask()});
+  StepSample sample{.row = row, .slot = *sequence.slot, .position = position};
+  if (sequence.form != nullptr && sequence.pending == 0) sample.mask = sequence.form->mask();
+  if (sequence.form != nullptr && sequence.pending > 0) {
+    sample.late_mask = true;
+    if (masked_late_ == nullptr) planning_->plan.late_masks = std::make_shared<MaskGate>();
+    masked_late_ = planning_;
+  }
+  planning_->plan.samples.push_back(std::move(sample));
   planning_->samples.push_back(&sequence);
   ++sequence.pending;
   FairQueue::Charge(sequence.request->share, FairQueue::kSampleWork);

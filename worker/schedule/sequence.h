@@ -84,9 +84,9 @@ struct Sequence {
 
   int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   int32_t length() const { return known() + pending; }
-  // A token can be sampled now: without a form always; with one, if the token before it is known
-  // and the mask is there.
-  bool may_sample() const { return form == nullptr || (form_ready && pending == 0); }
+  // A token can be sampled by the next step: without a form always; with one, if the mask is there,
+  // or comes late because the token before is still on the device.
+  bool may_sample() const { return form == nullptr || form_ready || pending > 0; }
   int32_t output() const;  // tokens after the prompt, pending ones included
   bool ended() const { return state >= SequenceState::kFinished; }
   bool running() const {

@@ -16,6 +16,7 @@
 #include "worker/sampling/sampling_params.h"
 #include "worker/schedule/form.h"
 #include "worker/schedule/generation.h"
+#include "worker/schedule/mask_gate.h"
 
 namespace behemoth::worker {
 
@@ -61,6 +62,7 @@ struct StepSample {
   SlotId slot{};
   int32_t position = 0;  // of the sampled token in its sequence: part of the Philox key
   std::shared_ptr<const TokenMask> mask;  // what its form allows; null = it has none
+  bool late_mask = false;                 // it has one, which comes by StepPlan::late_masks
 };
 
 struct StepPlan {
@@ -71,6 +73,7 @@ struct StepPlan {
   std::vector<BlockId> block_ids;
   std::vector<StepRow> rows;  // decodes first
   std::vector<StepSample> samples;
+  std::shared_ptr<MaskGate> late_masks;  // null: no sample has one
 };
 
 struct SampleResult {

@@ -289,9 +289,15 @@ absl::Status CudaBackend::Enqueue(const StepPlan& plan, Flight* flight,
   launches_ = 0;
   CopyBlocks();
   launches_ = 0;  // the first kernel of the pass waits for the copies to end
+  if (plan.late_masks) {
+    flight->late = std::make_unique<LateMasks>(
+        LateMasks{plan.late_masks, &inputs_[staging], flight->receipt.late_masks});
+  }
+  enqueuing_ = flight;
   status_.Update(Record(marks.began));
   if (step_.recordable) {
-    status_.Update(graphs_.Run(step_.tokens, stream_, [&] { forward(step_.tokens); }));
+    status_.Update(graphs_.Run(
+        step_.tokens, stream_, [&] { forward(step_.tokens); }, [&] { UploadMasks(*flight); }));
   } else if (step_.tokens > 0) {
     forward(step_.tokens);
   }
@@ -327,15 +333,27 @@ absl::Status CudaBackend::UploadInputs(size_t staging) {
   const size_t bytes = static_cast<size_t>(reinterpret_cast<char*>(host.tables) -
                                            reinterpret_cast<char*>(host.token_id)) +
                        table_bytes;
-  absl::Status status = FromCuda(
+  return FromCuda(
       cudaMemcpyAsync(work_.inputs.token_id, host.token_id, bytes, cudaMemcpyHostToDevice, stream_),
       "upload of a step");
-  if (step_.masks == 0 || !status.ok()) return status;
-  const size_t mask_bytes =
+}
+
+void CudaBackend::UploadMasks(const Flight& flight) {
+  if (step_.masks == 0) return;
+  if (flight.late != nullptr) {
+    // A thread of the driver's, which may call nothing of CUDA. The flight is there until the step
+    // has ended.
+    const auto await = [](void* late_masks) {
+      const auto& late = *static_cast<const LateMasks*>(late_masks);
+      late.inputs->FillMasks(late.lines, late.gate->Await());
+    };
+    status_.Update(FromCuda(cudaLaunchHostFunc(stream_, await, flight.late.get()), "late masks"));
+  }
+  const size_t bytes =
       static_cast<size_t>(step_.masks) * StepInputs::MaskWords(spec_.limits) * sizeof(uint32_t);
-  return FromCuda(
-      cudaMemcpyAsync(work_.inputs.mask, host.mask, mask_bytes, cudaMemcpyHostToDevice, stream_),
-      "upload of a step's masks");
+  status_.Update(FromCuda(cudaMemcpyAsync(work_.inputs.mask, host_inputs_[flight.staging].mask,
+                                          bytes, cudaMemcpyHostToDevice, stream_),
+                          "upload of a step's masks"));
 }
 
 void CudaBackend::CopyBlocks() {
@@ -497,6 +515,13 @@ Tensor CudaBackend::GatherLogitRows(int32_t pass, Tensor x, Tensor out) {
   AddPending(x);
   const int32_t width = spec_.limits.max_sequences;
   const int32_t first = (pass - 1) * width;
+  if (pass == 0 && graphs_.is_recording()) {
+    status_.Update(graphs_.Cut());
+    launches_ = 0;  // a graph's first kernel has no predecessor to overlap
+  } else if (pass == 0 && step_.masks > 0) {
+    UploadMasks(*enqueuing_);
+    launches_ = 0;
+  }
   const Tensor rows =
       out.FirstRows(pass == 0 ? step_.samples : std::min(width, step_.scores - first));
   if (rows.rows == 0) return rows;

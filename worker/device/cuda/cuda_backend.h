@@ -70,12 +70,19 @@ class CudaBackend : public Backend {
     const kernels::bf16* data;
     int32_t rows, cols;
   };
+  // Masks that the stream waits for, in front of the samples.
+  struct LateMasks {
+    std::shared_ptr<MaskGate> gate;
+    const StepInputs* inputs = nullptr;
+    std::vector<int32_t> lines;
+  };
   // One step on its way.
   struct Flight {
     StepReceipt receipt;
     size_t staging = 0;
     size_t marks = 0;
-    bool follows = false;  // another step was on its way when this one was enqueued
+    bool follows = false;             // another step was on its way when this one was enqueued
+    std::unique_ptr<LateMasks> late;  // null: all masks are there
   };
   // Marks in the stream: before a step's first kernel, behind its last, behind its read-back.
   struct Marks {
@@ -94,6 +101,8 @@ class CudaBackend : public Backend {
   absl::Status Enqueue(const StepPlan& plan, Flight* flight,
                        absl::FunctionRef<void(int32_t tokens)> forward);
   absl::Status UploadInputs(size_t staging);
+  // In front of the samples; waits on the stream for those that are late.
+  void UploadMasks(const Flight& flight);
   absl::Status Record(CUevent_st* mark);
   DeviceTimes TimesOf(const Flight& flight) const;
   void CopyBlocks();
@@ -162,6 +171,7 @@ class CudaBackend : public Backend {
   size_t logits_part_ = 0;  // of work_.logits_parts, the one that Linear did
   size_t next_staging_ = 0, next_marks_ = 0;
   std::deque<Flight> flights_;
+  const Flight* enqueuing_ = nullptr;
   absl::Status status_;
 };
 

@@ -1,5 +1,6 @@
-// Recorded steps: for each width of decode step one CUDA graph, captured the first time and
-// launched from then on. Warm-up runs every width, so that nothing is captured while users wait.
+// Recorded steps: for each width of decode step two CUDA graphs, captured the first time and
+// launched from then on: up to the samples, and those, because masks may come in between. Warm-up
+// runs every width, so that nothing is captured while users wait.
 //
 // Thread: as the backend.
 #pragma once
@@ -22,12 +23,23 @@ class GraphCache {
   GraphCache& operator=(const GraphCache&) = delete;
   ~GraphCache();
 
-  // Enqueues the graph of `width` on `stream`; records it first, from what `enqueue` puts on the
-  // stream, if there is none.
-  absl::Status Run(int32_t width, CUstream_st* stream, absl::FunctionRef<void()> enqueue);
+  // Enqueues the graphs of `width` on `stream`, and what `between` does between them; records them
+  // first, from what `enqueue` puts on the stream, if there are none. `enqueue` calls Cut once.
+  absl::Status Run(int32_t width, CUstream_st* stream, absl::FunctionRef<void()> enqueue,
+                   absl::FunctionRef<void()> between);
+  // While a step is recorded: what follows belongs to the second graph.
+  bool is_recording() const { return recording_ != nullptr; }
+  absl::Status Cut();
 
  private:
-  std::map<int32_t, CUgraphExec_st*> graphs_;
+  struct Pair {
+    CUgraphExec_st* before = nullptr;
+    CUgraphExec_st* behind = nullptr;
+  };
+
+  std::map<int32_t, Pair> graphs_;
+  Pair* recording_ = nullptr;
+  CUstream_st* stream_ = nullptr;  // while recording
 };
 
 }  // namespace behemoth::worker::cuda

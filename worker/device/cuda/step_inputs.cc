@@ -141,11 +141,11 @@ void StepInputs::AddSamples(const StepPlan& plan, const std::vector<int32_t>& sl
     host_.sample_token[shape->samples] = place_[static_cast<size_t>(last)];
     host_.sample_slot[shape->samples] = static_cast<int32_t>(sample.slot);
     host_.sample_position[shape->samples] = sample.position;
-    host_.mask_line[shape->samples] = sample.mask ? shape->masks++ : -1;
-    if (sample.mask) {
-      const auto line = static_cast<size_t>(shape->masks - 1);
-      std::copy(sample.mask->begin(), sample.mask->end(), host_.mask + line * MaskWords(limits_));
-    }
+    const bool masked = sample.mask || sample.late_mask;
+    const int32_t line = masked ? shape->masks++ : -1;
+    host_.mask_line[shape->samples] = line;
+    if (sample.mask) FillMasks({line}, {sample.mask});
+    if (sample.late_mask) receipt->late_masks.push_back(line);
     ++shape->samples;
     receipt->sample_tops.push_back(top);
     shape->wants_top |= top > 0;
@@ -162,6 +162,18 @@ void StepInputs::AddSamples(const StepPlan& plan, const std::vector<int32_t>& sl
     host_.sample_slot[shape->samples] = -1;
     host_.sample_position[shape->samples] = 0;
     host_.mask_line[shape->samples] = -1;
+  }
+}
+
+void StepInputs::FillMasks(const std::vector<int32_t>& lines, const MaskGate::Masks& masks) const {
+  const size_t words = MaskWords(limits_);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    uint32_t* const line = host_.mask + static_cast<size_t>(lines[i]) * words;
+    if (masks[i]) {
+      std::copy(masks[i]->begin(), masks[i]->end(), line);
+    } else {
+      std::fill_n(line, words, ~uint32_t{0});
+    }
   }
 }
 

@@ -65,6 +65,7 @@ struct StepReceipt {
     int32_t top = 0;
   };
   std::vector<Prompt> prompts;
+  std::vector<int32_t> late_masks;  // their lines of StepArrays::mask, in the order of the samples
 };
 
 class StepInputs {
@@ -73,6 +74,8 @@ class StepInputs {
   // top_logprobs of each slot.
   StepInputs(const RunnerLimits& limits, const StepArrays& host) : limits_(limits), host_(host) {}
 
+  // Late masks' lines are for FillMasks; null: everything is allowed.
+  void FillMasks(const std::vector<int32_t>& lines, const MaskGate::Masks& masks) const;
   // `plan` has passed CheckPlan.
   StepShape Load(const StepPlan& plan, const std::vector<int32_t>& slot_tops, StepReceipt* receipt);
 

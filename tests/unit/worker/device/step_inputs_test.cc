@@ -147,6 +147,22 @@ TEST_F(StepInputsTest, MasksArePackedAndOnlyTheirSamplesPointAtThem) {
   EXPECT_THAT(Firsts(arrays_.mask_line, 4), ElementsAre(-1, -1, -1, -1));
 }
 
+TEST_F(StepInputsTest, LateMasksHaveTheirLinesAndAreFilledInLater) {
+  const size_t words = StepInputs::MaskWords(kLimits);
+  for (const int32_t slot : {4, 2, 7}) AddRow(slot, {kPendingToken}, 70, 1);
+  plan_.samples[0].late_mask = plan_.samples[2].late_mask = true;
+  plan_.samples[1].mask = std::make_shared<TokenMask>(words, 0xAAu);
+  plan_.late_masks = std::make_shared<MaskGate>();
+  EXPECT_EQ(Load().masks, 3);
+  EXPECT_THAT(Firsts(arrays_.mask_line, 4), ElementsAre(0, 1, 2, -1));
+  EXPECT_THAT(receipt_.late_masks, ElementsAre(0, 2));
+  const auto mask = std::make_shared<const TokenMask>(words, 0xBBu);
+  inputs_.FillMasks(receipt_.late_masks, {nullptr, mask});
+  EXPECT_EQ(TokenMask(arrays_.mask, arrays_.mask + words), TokenMask(words, ~0u));
+  EXPECT_EQ(TokenMask(arrays_.mask + words, arrays_.mask + 2 * words), TokenMask(words, 0xAAu));
+  EXPECT_EQ(TokenMask(arrays_.mask + 2 * words, arrays_.mask + 3 * words), *mask);
+}
+
 TEST_F(StepInputsTest, BlockCopiesArePairs) {
   plan_.copies = {{BlockId{3}, BlockId{9}}, {BlockId{4}, BlockId{1}}};
   const StepShape shape = Load();

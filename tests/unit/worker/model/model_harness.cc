@@ -160,6 +160,29 @@ std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pie
   return logits;
 }
 
+std::vector<SampleResult> ModelHarness::StepThenOneWithLateMasks(const std::vector<Piece>& first,
+                                                                 const std::vector<Piece>& second) {
+  Part& part = parts_.front();
+  const StepPlan early = PlanFor(first);
+  StepPlan late = PlanFor(second);
+  late.late_masks = std::make_shared<MaskGate>();
+  MaskGate::Masks masks;
+  for (StepSample& sample : late.samples) {
+    sample.late_mask = sample.mask != nullptr;
+    if (sample.late_mask) masks.push_back(std::exchange(sample.mask, nullptr));
+  }
+  for (const StepPlan& plan : {early, late}) {
+    const absl::Status ran =
+        part.backend->RunStep(plan, [&](int32_t tokens) { part.transformer->Forward(tokens); });
+    EXPECT_TRUE(ran.ok()) << ran;
+  }
+  EXPECT_TRUE(part.backend->Collect().ok());
+  late.late_masks->Open(std::move(masks));
+  auto result = part.backend->Collect();
+  EXPECT_TRUE(result.ok()) << result.status();
+  return result.ok() ? result->samples : std::vector<SampleResult>();
+}
+
 std::vector<float> ModelHarness::LogitsAfter(const std::vector<TokenId>& tokens, int32_t chunk) {
   const int32_t count = static_cast<int32_t>(tokens.size());
   std::vector<std::vector<float>> logits;

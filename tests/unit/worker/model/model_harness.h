@@ -49,6 +49,10 @@ class ModelHarness {
   // Runs one step, greedy; the raw logits of each piece that samples, in order. Ranks that do not
   // end with the same bits fail the test.
   std::vector<std::vector<float>> Step(const std::vector<Piece>& pieces);
+  // Two steps on their way at once, on one rank; the masks of the second one come after the first
+  // has ended. What the second one sampled.
+  std::vector<SampleResult> StepThenOneWithLateMasks(const std::vector<Piece>& first,
+                                                     const std::vector<Piece>& second);
   // What the backend says to a step of which nothing is computed.
   absl::Status Verdict(const std::vector<Piece>& pieces);
   // Runs a step that copies a block and nothing else.

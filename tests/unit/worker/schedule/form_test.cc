@@ -67,32 +67,80 @@ TEST(FormTest, ASequenceWaitsForItsMaskAndTheOthersDoNot) {
   }
 }
 
-// The engine asks before each plan: a step that went now would go without the sequence.
-TEST(FormTest, APlanIsPutOffForAMaskButNotForLong) {
+// At depth 2 a step goes out before its mask can be known, and gets it while it runs.
+TEST(FormTest, AMaskMayComeWhileItsStepRuns) {
+  SchedulerFixture f({.pipeline_depth = 2});
+  const auto form = std::make_shared<FakeForm>();
+  f.SubmitRequest(Formed("r", form));
+  f.Submit({.prompt_tokens = 2, .max_new_tokens = 6});
+  ASSERT_TRUE(f.Plan());
+  EXPECT_EQ(f.last_plan().late_masks, nullptr);
+  ASSERT_TRUE(f.Plan());
+  const auto gate = f.last_plan().late_masks;
+  ASSERT_NE(gate, nullptr);
+  EXPECT_TRUE(f.last_plan().samples[0].late_mask);
+  EXPECT_FALSE(f.last_plan().samples[1].late_mask);
+  f.Commit();
+  EXPECT_EQ(f.scheduler().masks_due(), f.now + Scheduler::kMaskPatience);
+  EXPECT_FALSE(gate->is_open());
+  form->Become(FormState::kReady);
+  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  f.scheduler().OpenMasks();
+  ASSERT_TRUE(gate->is_open());
+  EXPECT_THAT(gate->Await(), testing::ElementsAre(form->mask()));
+  f.Commit();
+  EXPECT_EQ(f.TokensOf("r").size(), 2u);
+  EXPECT_EQ(form->text, f.TokensOf("r"));
+  EXPECT_EQ(f.breach(), "");
+}
+
+// Its sample is void and it starts again from its last known token; the others go on meanwhile.
+TEST(FormTest, WhoseMaskComesTooLateMissesAStepAndLosesNothing) {
   SchedulerFixture f({.pipeline_depth = 2});
   const auto form = std::make_shared<FakeForm>();
   f.SubmitRequest(Formed("r", form));
   const auto plain = f.Submit({.prompt_tokens = 2, .max_new_tokens = 6});
-  EXPECT_LE(f.scheduler().masks_due(), f.now);
-  ASSERT_TRUE(f.Plan());
-  EXPECT_EQ(f.scheduler().masks_due(), absl::InfiniteFuture()) << "its token is on the device";
+  ASSERT_TRUE(f.Plan() && f.Plan());
+  const auto gate = f.last_plan().late_masks;
   f.Commit();
-  EXPECT_EQ(f.scheduler().masks_due(), f.now + Scheduler::kMaskPatience);
   f.now += Scheduler::kMaskPatience;
   EXPECT_LE(f.scheduler().masks_due(), f.now);
-  // Once late, it holds up no other step.
-  ASSERT_TRUE(f.Plan());
-  EXPECT_LE(f.scheduler().masks_due(), f.now);
+  f.scheduler().OpenMasks();
+  EXPECT_THAT(gate->Await(), testing::ElementsAre(nullptr));
   f.Commit();
-  EXPECT_LE(f.scheduler().masks_due(), f.now);
-  form->Become(FormState::kReady);
-  ASSERT_TRUE(f.Plan());
-  f.Commit();
-  EXPECT_EQ(f.scheduler().masks_due(), f.now + Scheduler::kMaskPatience);
-  form->Become(FormState::kComplete);
-  EXPECT_LE(f.scheduler().masks_due(), f.now);
-  RunDry(f);
-  EXPECT_TRUE(f.closed(plain));
+  EXPECT_EQ(f.TokensOf("r").size(), 1u);
+  EXPECT_LE(f.scheduler().masks_due(), f.now) << "nobody waits for it any more";
+  for (int32_t token = 1; token < 8; ++token) {
+    form->Become(FormState::kReady);
+    RunDry(f);
+  }
+  EXPECT_EQ(f.TokensOf("r"), f.TokensWhenAlone("r"));
+  EXPECT_EQ(f.TokensOf(plain), f.TokensWhenAlone(plain));
+  EXPECT_EQ(f.free_blocks(), 16);
+  EXPECT_EQ(f.breach(), "");
+}
+
+// While its step waits for the mask: nothing is left waiting, and nothing of the sample is kept.
+TEST(FormTest, ASequenceMayEndOrBeRewoundBeforeItsLateMask) {
+  for (const bool rewinds : {false, true}) {
+    SchedulerFixture f({.pipeline_depth = 2});
+    const auto form = std::make_shared<FakeForm>();
+    f.SubmitRequest(Formed("r", form));
+    ASSERT_TRUE(f.Plan() && f.Plan());
+    const auto gate = f.last_plan().late_masks;
+    f.Commit();
+    if (rewinds) {
+      ASSERT_TRUE(f.scheduler().Rewind("r", {.keep_tokens = 1}, f.now).ok());
+    } else {
+      ASSERT_TRUE(f.scheduler().Cancel("r", f.now).ok());
+    }
+    f.scheduler().OpenMasks();
+    ASSERT_TRUE(gate->is_open());
+    EXPECT_THAT(gate->Await(), testing::ElementsAre(nullptr));
+    f.Commit();
+    EXPECT_EQ(f.TokensOf("r").size(), 1u);
+    EXPECT_EQ(f.breach(), "");
+  }
 }
 
 TEST(FormTest, ItsMaskGoesWithTheSample) {

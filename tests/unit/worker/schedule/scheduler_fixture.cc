@@ -66,16 +66,22 @@ void SchedulerFixture::SubmitRequest(GenerationRequest request) {
 }
 
 bool SchedulerFixture::Plan() {
+  scheduler_.OpenMasks();  // nobody is patient here
   const StepPlan& plan = scheduler_.PlanStep(now);
   Drain();
   if (plan.rows.empty()) return false;
   last_plan_ = plan;
   results_.push_back(runner_.Run(plan));
+  runs_late_.push_back(plan.late_masks);
   return true;
 }
 
 void SchedulerFixture::Commit() {
   now += step_time;
+  // What a device does in front of its samples.
+  Expect(!runs_late_.front() || runs_late_.front()->is_open(), "a step ended without its masks",
+         "");
+  runs_late_.pop_front();
   scheduler_.Commit(results_.front(), now);
   results_.pop_front();
   Drain();

@@ -119,6 +119,7 @@ class SchedulerFixture {
   Scheduler scheduler_;
   FakeRunner runner_;
   std::deque<StepResult> results_;
+  std::deque<std::shared_ptr<const MaskGate>> runs_late_;  // of each result; null: no late masks
   StepPlan last_plan_;
   absl::flat_hash_map<std::string, GenerationRequest> requests_;
   absl::flat_hash_map<std::string, Heard> heard_;
