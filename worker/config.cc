@@ -36,8 +36,9 @@ void AddModelFlags(Config& config, CLI::App& app) {
                  "GPUs (cpu: threads) that share the model: 1, 2, 4, 8")
       ->check(CLI::IsMember({1, 2, 4, 8}))
       ->capture_default_str();
-  app.add_option("--nccl-library", config.nccl_library,
-                 "Several GPUs: NVIDIA's NCCL, a name for the loader or a path")
+  app.add_option(
+         "--nccl-library", config.nccl_library,
+         "GPUs that do not reach each other: NVIDIA's NCCL, a name for the loader or a path")
       ->capture_default_str();
   app.add_option("--all-reduce", config.all_reduce,
                  "Several GPUs: nccl; auto = own sums out of peer memory where all GPUs reach it")

@@ -30,7 +30,7 @@ inline constexpr int kMaxTables = 8;
 // out[r] = table[id(r)]. id(r) = token_ids[r], or slot_token[slot[r]] where token_ids[r] < 0: the
 // token that the sampler left on the device. An id outside the vocabulary gives a row of zeros.
 struct EmbeddingArgs {
-  const bf16* table = nullptr;          // [vocabulary, hidden]
+  const bf16* table = nullptr;  // [vocabulary, hidden]
   // Not 0: instead, id i is row i % spread_rows of spread[i / spread_rows].
   int spread_rows = 0;
   const bf16* spread[kMaxTables] = {};  // [spread_rows, hidden]
