@@ -39,6 +39,11 @@ xgrammar::CompiledGrammar CompileText(const FormSpec& spec, const std::string& t
                                      /*cache_enabled=*/false);
   switch (spec.kind) {
     case FormSpec::Kind::kJsonSchema:
+      if (spec.dumps_spaces) {
+        return compiler.CompileGrammar(xgrammar::Grammar::Concat(
+            {xgrammar::Grammar::FromEBNF(R"(root ::= " " | "")"),
+             xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/false)}));
+      }
       return compiler.CompileJSONSchema(text, /*any_whitespace=*/true, std::nullopt, std::nullopt,
                                         /*strict_mode=*/true, /*max_whitespace_cnt=*/32);
     case FormSpec::Kind::kRegex:
@@ -84,6 +89,13 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
     return absl::InvalidArgumentError(
         absl::StrCat("structure.begins_after: more than ", kMaxMarkerBytes, " bytes"));
   }
+  if (const auto id = spec.begins_after_id) {
+    const bool known = *id >= 0 && *id < vocabulary->size() && vocabulary->text(*id).empty();
+    if (!known || !spec.begins_after.empty()) {
+      return absl::InvalidArgumentError(
+          "structure.begins_after_id: must be a control token's, without begins_after");
+    }
+  }
   std::string text = spec.text;
   uint64_t atoms = 0;
   if (spec.kind == FormSpec::Kind::kJsonSchema) {
@@ -115,7 +127,10 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
 
 CompiledForm::CompiledForm(const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary,
                            xgrammar::CompiledGrammar grammar)
-    : vocabulary_(std::move(vocabulary)), grammar_(std::move(grammar)), marker_(spec.begins_after) {
+    : vocabulary_(std::move(vocabulary)),
+      grammar_(std::move(grammar)),
+      marker_(spec.begins_after),
+      begins_after_id_(spec.begins_after_id) {
   if (marker_.size() > 0) ComputeFreeMasks(spec.begins_after.back());
 }
 
