@@ -9,15 +9,18 @@ if(no_jinja2)
   message(FATAL_ERROR "${Python_EXECUTABLE} has no jinja2: apt-get install python3-jinja2")
 endif()
 
-set(python_source ${CMAKE_CURRENT_SOURCE_DIR}/chat/jinja_templates.py)
-set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${python_source})
-file(READ ${python_source} JINJA_TEMPLATES_SOURCE)
-configure_file(chat/jinja_templates_py.h.in
-               ${CMAKE_BINARY_DIR}/generated/gateway/chat/jinja_templates_py.h @ONLY)
+foreach(module jinja_templates tool_prompt)
+  set(python_source ${CMAKE_CURRENT_SOURCE_DIR}/chat/${module}.py)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${python_source})
+  string(TOUPPER ${module}_SOURCE variable)
+  file(READ ${python_source} ${variable})
+  configure_file(chat/${module}_py.h.in
+                 ${CMAKE_BINARY_DIR}/generated/gateway/chat/${module}_py.h @ONLY)
+endforeach()
 
 behemoth_library(behemoth_gateway_chat
   SOURCES chat/chat_template.cc chat/disguise.cc chat/jinja_interpreter.cc chat/memory_cap.cc
-          chat/string_matcher.cc chat/thinking_presets.cc
+          chat/python_values.cc chat/string_matcher.cc chat/thinking_presets.cc
   LIBS behemoth_gateway_api absl::any_invocable absl::synchronization absl::time
        nlohmann_json::nlohmann_json Threads::Threads)
 target_include_directories(behemoth_gateway_chat PRIVATE ${CMAKE_BINARY_DIR}/generated)

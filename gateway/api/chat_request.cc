@@ -9,23 +9,14 @@
 #include "gateway/api/api_error.h"
 #include "gateway/api/chat_fields.h"
 #include "gateway/api/generation_fields.h"
+#include "gateway/api/tool_fields.h"
 
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr size_t kMaxMessages = 16384;
-
-// Null and empty members say nothing: clients send whole replies back as messages.
-void WarnOfOthers(const std::string& at, const json& object,
-                  std::initializer_list<std::string_view> known, RequestFields& fields) {
-  for (const auto& [key, value] : object.items()) {
-    if (value.is_null() || (value.is_structured() && value.empty())) continue;
-    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-    fields.Warn(absl::StrCat(at, ".", key.substr(0, 64)), "unknown field, ignored");
-  }
-}
 
 absl::StatusOr<std::string> ReadContent(const std::string& name, const json& content,
                                         RequestFields& fields) {
@@ -59,6 +50,40 @@ absl::StatusOr<std::string> ReadContent(const std::string& name, const json& con
   return joined;
 }
 
+// What belongs to tools in a message, and what does not belong there.
+absl::Status ReadToolMembers(const std::string& at, const json& message, RequestFields& fields,
+                             ChatMessage& read) {
+  const auto find = [&message](const char* name) -> const json* {
+    const auto value = message.find(name);
+    const bool says = value != message.end() && !value->is_null() && !value->empty();
+    return says ? &*value : nullptr;
+  };
+  if (find("function_call") != nullptr) {
+    return InvalidField(at + ".function_call", "is not supported: use tool_calls");
+  }
+  if (find("audio") != nullptr) return InvalidField(at + ".audio", "is not supported yet");
+  const auto calls = message.find("tool_calls");
+  if (calls != message.end() && !calls->is_null() && *calls != json::array()) {
+    if (read.role != "assistant") {
+      return InvalidField(at + ".tool_calls", "are the assistant's alone");
+    }
+    auto read_calls = ReadToolCalls(at + ".tool_calls", *calls, fields);
+    if (!read_calls.ok()) return read_calls.status();
+    read.tool_calls = *std::move(read_calls);
+  }
+  if (read.role == "tool") {
+    const json* id = find("tool_call_id");
+    if (id == nullptr) return InvalidField(at + ".tool_call_id", "is required");
+    auto read_id = ReadToolCallId(at + ".tool_call_id", *id, fields);
+    if (!read_id.ok()) return read_id.status();
+    read.tool_call_id = *std::move(read_id);
+  } else if (find("tool_call_id") != nullptr) {
+    fields.Warn(at + ".tool_call_id", "belongs to messages of role tool, ignored");
+  }
+  WarnOfOthers(at, message, {"role", "content", "name", "tool_calls", "tool_call_id"}, fields);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ChatMessage> ReadMessage(const std::string& at, const json& message,
                                         RequestFields& fields) {
   if (!message.is_object()) return InvalidField(at, "must be an object");
@@ -70,22 +95,19 @@ absl::StatusOr<ChatMessage> ReadMessage(const std::string& at, const json& messa
   read.role = role->get<std::string>();
   constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant", "tool"};
   if (std::find(std::begin(kRoles), std::end(kRoles), read.role) == std::end(kRoles)) {
-    return InvalidField(at + ".role", "must be system, developer, user, assistant or tool");
+    return InvalidField(at + ".role", read.role == "function"
+                                          ? "is not supported: use tool, with a tool_call_id"
+                                          : "must be system, developer, user, assistant or tool");
   }
-  for (const char* later : {"tool_calls", "function_call", "audio"}) {
-    const auto value = message.find(later);
-    if (value != message.end() && !value->is_null() && !value->empty()) {
-      return InvalidField(at + "." + later, "is not supported yet");
-    }
-  }
+  if (absl::Status bad = ReadToolMembers(at, message, fields, read); !bad.ok()) return bad;
   const auto content = message.find("content");
-  if (content == message.end() || content->is_null()) {
-    return InvalidField(at + ".content", "is required");
+  const bool said = content != message.end() && !content->is_null();
+  if (!said && read.tool_calls.empty()) return InvalidField(at + ".content", "is required");
+  if (said) {
+    auto text = ReadContent(at + ".content", *content, fields);
+    if (!text.ok()) return text.status();
+    read.content = *std::move(text);
   }
-  WarnOfOthers(at, message, {"role", "content", "name"}, fields);
-  auto text = ReadContent(at + ".content", *content, fields);
-  if (!text.ok()) return text.status();
-  read.content = *std::move(text);
   const auto name = message.find("name");
   if (name != message.end() && !name->is_null()) {
     if (!name->is_string()) return InvalidField(at + ".name", "must be a string");
@@ -193,6 +215,10 @@ absl::StatusOr<ChatPrompt> ReadChatPrompt(RequestFields& fields, const ParseOpti
     if (!message.ok()) return message.status();
     prompt.messages.push_back(*std::move(message));
   }
+  if (absl::Status bad = CheckToolMessages(prompt.messages); !bad.ok()) return bad;
+  auto tools = ReadTools(fields);
+  if (!tools.ok()) return tools.status();
+  prompt.tools_json = *std::move(tools);
   if (absl::Status bad = ReadTemplate(fields, options, prompt); !bad.ok()) return bad;
   if (absl::Status bad = SettleFlags(fields, prefilled, prompt); !bad.ok()) return bad;
   prompt.add_special_tokens = fields.Bool("add_special_tokens").value_or(false);
@@ -218,6 +244,9 @@ absl::StatusOr<ChatRequest> ParseChatRequest(std::string_view body, const ParseO
   auto generation = ReadGenerationOptions(*fields);
   if (!generation.ok()) return generation.status();
   request.options = *std::move(generation);
+  if (absl::Status bad = ReadToolChoice(*fields, request.options); !bad.ok()) return bad;
+  request.options.warnings = fields->warnings;
+  request.prompt.begins_with_calls = request.options.tool_calls == ToolCalls::kForced;
   const auto top = fields->Count("top_logprobs");
   if (fields->Bool("logprobs").value_or(false)) {
     request.options.output.top_logprobs = top.value_or(0);

@@ -16,10 +16,18 @@
 
 namespace behemoth::gateway {
 
+struct ToolCall {
+  std::string id;         // 9 of [a-zA-Z0-9]
+  std::string name;       // 1..64 of [a-zA-Z0-9_-]
+  std::string arguments;  // JSON text, as the client wrote it; not checked
+};
+
 struct ChatMessage {
   std::string role;     // system, developer, user, assistant, tool: the template decides
-  std::string content;  // text parts joined with "\n"
+  std::string content;  // text parts joined with "\n"; may be empty beside tool_calls
   std::optional<std::string> name;
+  std::vector<ToolCall> tool_calls;  // the assistant's
+  std::string tool_call_id;          // of role tool: the call that it answers
 };
 
 // `thinking`: exactly one of preset and prefill, or neither (a budget alone).
@@ -38,6 +46,10 @@ struct ChatPrompt {
   bool add_special_tokens = false;
   std::optional<std::string> chat_template;  // only if the operator trusts requests' templates
   std::string template_kwargs_json;          // an object of allow-listed names, or empty
+  std::string tools_json;  // the client's list of functions, each name once; or empty
+  // The answer is a call: the prompt ends with the token that calls begin with, unless a thought
+  // is open and comes first.
+  bool begins_with_calls = false;
 };
 
 struct ChatRequest {

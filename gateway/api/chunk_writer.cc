@@ -62,6 +62,11 @@ void ChunkWriter::Chat(uint32_t index, const ChatDelta& delta, const ChunkExtras
     out += R"("content":)";
     AppendJsonString(delta.content, out);
   }
+  if (!delta.calls.empty()) {
+    if (!delta.reasoning.empty() || !delta.content.empty()) out += ',';
+    out += R"("tool_calls":)";
+    AppendToolCalls(delta.calls, /*in_delta=*/true, out);
+  }
   out += '}';
   CloseChoice(extras, R"(,"finish_reason":null)", out);
   out += '}';

@@ -10,7 +10,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr size_t kMaxPrompts = 64;
 constexpr size_t kMaxPromptIds = size_t{1} << 20;

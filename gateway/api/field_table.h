@@ -46,6 +46,7 @@ struct FieldSpec {
   std::string_view alias_of;       // empty = this is the field itself
   std::string_view neutral;        // a JSON list; null, false, "", [] and {} always are
   std::string_view default_value;  // JSON; empty = none, or the model's own
+  std::string_view use_instead;    // of kNotYet: it will not come, this is there
 };
 
 std::span<const FieldSpec> FieldTable();

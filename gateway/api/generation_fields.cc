@@ -16,7 +16,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 absl::Status ReadSeed(const RequestFields& fields, SamplingOptions& sampling) {
   const json* seed = fields.Find("seed");

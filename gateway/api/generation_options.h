@@ -103,15 +103,24 @@ struct StructureOptions {
   std::string field;  // as the client wrote it, for errors
 };
 
+// Whether the model may call tools.
+enum class ToolCalls {
+  kNoTools,  // the token for calls is one like any other
+  kBanned,   // tools are shown; that token is never sampled
+  kAllowed,  // the model decides; `structure`, if any, is of what follows that token
+  kForced,   // the prompt ends with that token, and `structure` is of what follows
+};
+
 struct GenerationOptions {
   std::string model;  // as the client wrote it; empty = the only model served
   SamplingOptions sampling;
   StopOptions stop;
   OutputOptions output;
   std::optional<StructureOptions> structure;  // absent = any text
-  std::optional<uint32_t> max_tokens;         // absent = the rest of the context
-  uint32_t min_tokens = 0;                    // <= max_tokens
-  uint32_t n = 1;                             // 1..16
+  ToolCalls tool_calls = ToolCalls::kNoTools;
+  std::optional<uint32_t> max_tokens;  // absent = the rest of the context
+  uint32_t min_tokens = 0;             // <= max_tokens
+  uint32_t n = 1;                      // 1..16
   // Keep at most so many of the prompt's last tokens; absent = refuse what is too long.
   std::optional<uint32_t> truncate_prompt_tokens;
   std::string cache_salt;  // at most 128 bytes

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -12,7 +13,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr size_t kMaxNamedKeyBytes = 64;
 constexpr size_t kMaxReasonBytes = 160;
@@ -39,7 +40,7 @@ class Builder : public nlohmann::json_sax<json> {
     if (object.size() >= kMaxObjectMembers) {
       return Fail(absl::StrCat("an object holds at most ", kMaxObjectMembers, " members"));
     }
-    if (object.contains(key_)) return Fail("the key appears twice");
+    if (!names_.back().insert(key_).second) return Fail("the key appears twice");
     return true;
   }
 
@@ -77,12 +78,14 @@ class Builder : public nlohmann::json_sax<json> {
     }
     open_.push_back(Place(std::move(container)));
     keys_.emplace_back();
+    names_.emplace_back();
     return true;
   }
 
   bool Close() {
     open_.pop_back();
     keys_.pop_back();
+    names_.pop_back();
     return true;
   }
 
@@ -93,7 +96,8 @@ class Builder : public nlohmann::json_sax<json> {
       parent.push_back(std::move(value));
       return &parent.back();
     }
-    return &(parent[key_] = std::move(value));
+    // The list behind the members: what finds by name walks all of them.
+    return &parent.get_ref<json::object_t&>().emplace_back(key_, std::move(value)).second;
   }
 
   bool Fail(std::string_view message) {
@@ -114,6 +118,7 @@ class Builder : public nlohmann::json_sax<json> {
   std::vector<json*> open_;        // a parent never moves while a child is open
   std::vector<std::string> keys_;  // of open_: the key read last, cut short for messages
   std::string key_;                // the same of the innermost object, whole
+  std::vector<std::unordered_set<std::string>> names_;  // of open_: all of its keys
   size_t values_ = 0;
 };
 

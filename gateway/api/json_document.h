@@ -10,6 +10,9 @@
 
 namespace behemoth::gateway {
 
+// Members keep their order: a schema's is the order in which its properties are written.
+using Json = nlohmann::ordered_json;
+
 inline constexpr int kMaxJsonDepth = 100;
 inline constexpr size_t kMaxObjectMembers = 2048;
 // Bounds memory: 8 MiB of "[]," or of {"a":1} took 200 MB without it.
@@ -17,6 +20,6 @@ inline constexpr size_t kMaxJsonValues = size_t{1} << 20;
 
 // INVALID_ARGUMENT; param is the path of the value at fault ("messages[1].content"), the message
 // says where in the body.
-absl::StatusOr<nlohmann::json> ReadJsonObject(std::string_view body);
+absl::StatusOr<Json> ReadJsonObject(std::string_view body);
 
 }  // namespace behemoth::gateway

@@ -98,8 +98,16 @@ std::string ChatReplyJson(const ReplyHead& head, std::span<const ChatChoice> cho
     out += R"({"index":)";
     AppendInteger(choice.index, out);
     out += R"(,"message":{"role":"assistant","content":)";
-    AppendJsonString(choice.content, out);
+    if (choice.content.empty() && !choice.calls.empty()) {
+      out += "null";
+    } else {
+      AppendJsonString(choice.content, out);
+    }
     out += R"(,"refusal":null)";
+    if (!choice.calls.empty()) {
+      out += R"(,"tool_calls":)";
+      AppendToolCalls(choice.calls, /*in_delta=*/false, out);
+    }
     if (choice.reasoning) {
       out += R"(,"reasoning_content":)";
       AppendJsonString(*choice.reasoning, out);

@@ -15,7 +15,7 @@
 
 namespace behemoth::gateway {
 
-enum class FinishReason { kStop, kLength, kCancelled };
+enum class FinishReason { kStop, kLength, kCancelled, kToolCalls };
 
 // What stop_reason says: the stop string, the stop id, or null (neither set).
 struct StopReason {
@@ -64,16 +64,26 @@ struct ReplyHead {
   std::string system_fingerprint;
 };
 
+// A call of the model's, whole in a reply; in a delta what is new of it.
+struct ToolCallOut {
+  uint32_t index = 0;
+  std::string id;         // 9 of [a-zA-Z0-9]; as the name in the delta that begins the call alone
+  std::string name;       // a function's
+  std::string arguments;  // JSON text
+};
+
 // Text out: one choice's next piece. An empty piece is left out of the delta.
 struct ChatDelta {
   std::string_view content;
   std::string_view reasoning;
+  std::span<const ToolCallOut> calls;
 };
 
 struct ChatChoice {
   uint32_t index = 0;
   std::string content;
   std::optional<std::string> reasoning;  // present (perhaps empty) if the format is kSeparate
+  std::vector<ToolCallOut> calls;        // in their order; with some an empty content is null
   FinishReason finish = FinishReason::kStop;
   StopReason stop_reason;
   std::optional<std::vector<TokenLogprobs>> logprobs;

@@ -47,6 +47,8 @@ std::string_view FinishName(FinishReason reason) {
       return "length";
     case FinishReason::kCancelled:
       return "cancelled";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
   }
   return "stop";
 }
@@ -101,6 +103,31 @@ void AppendStopReason(const StopReason& reason, std::string& out) {
   } else {
     out += "null";
   }
+}
+
+void AppendToolCalls(std::span<const ToolCallOut> calls, bool in_delta, std::string& out) {
+  AppendList(calls, out, [&](const ToolCallOut& call) {
+    out += '{';
+    if (in_delta) {
+      out += R"("index":)";
+      AppendInteger(call.index, out);
+      out += ',';
+    }
+    if (!call.id.empty()) {
+      out += R"("id":)";
+      AppendJsonString(call.id, out);
+      out += R"(,"type":"function",)";
+    }
+    out += R"("function":{)";
+    if (!call.name.empty()) {
+      out += R"("name":)";
+      AppendJsonString(call.name, out);
+      out += ',';
+    }
+    out += R"("arguments":)";
+    AppendJsonString(call.arguments, out);
+    out += "}}";
+  });
 }
 
 void AppendScored(const ScoredToken& token, std::string& out) {

@@ -17,6 +17,8 @@ void AppendUsage(const Usage& usage, std::string& out);
 void AppendTimings(const Timings& timings, std::string& out);
 void AppendWarnings(std::span<const Warning> warnings, std::string& out);
 void AppendStopReason(const StopReason& reason, std::string& out);
+// OpenAI's list of calls; `in_delta`: each with its index, without what is empty.
+void AppendToolCalls(std::span<const ToolCallOut> calls, bool in_delta, std::string& out);
 // {"token", "logprob", "bytes": [...]; the caller closes it.
 void AppendScored(const ScoredToken& token, std::string& out);
 void AppendChatLogprobs(std::span<const TokenLogprobs> logprobs, std::string& out);

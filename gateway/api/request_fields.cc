@@ -11,7 +11,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 // %.15g: every bound of the table in full.
 std::string Range(const FieldSpec& field) {
@@ -132,7 +132,10 @@ absl::Status RequestFields::Accept(const std::string& name, json& value, uint8_t
       return absl::OkStatus();
     case Support::kNotYet:
       if (IsNeutral(*field, value)) return absl::OkStatus();
-      return InvalidField(name, "is not supported yet");
+      return InvalidField(
+          name, field->use_instead.empty()
+                    ? "is not supported yet"
+                    : absl::StrCat("is not supported here: use ", std::string(field->use_instead)));
     case Support::kWarned:
       if (!IsNeutral(*field, value)) Warn(name, "is not supported, ignored");
       return absl::OkStatus();

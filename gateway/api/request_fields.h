@@ -5,7 +5,6 @@
 #include <absl/status/statusor.h>
 
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +12,7 @@
 
 #include "gateway/api/field_table.h"
 #include "gateway/api/generation_options.h"
+#include "gateway/api/json_document.h"
 
 namespace behemoth::gateway {
 
@@ -21,7 +21,7 @@ class RequestFields {
   static absl::StatusOr<RequestFields> Read(std::string_view body, uint8_t route);
 
   // By the field's own name, whatever alias the client used. Null if absent or JSON null.
-  const nlohmann::json* Find(std::string_view name) const;
+  const Json* Find(std::string_view name) const;
   // The name that the client used, for error messages.
   std::string NameOf(std::string_view name) const;
 
@@ -41,15 +41,15 @@ class RequestFields {
  private:
   struct Value {
     std::string written_name;
-    nlohmann::json json;
+    Json json;
   };
-  absl::Status Accept(const std::string& name, nlohmann::json& json, uint8_t route);
+  absl::Status Accept(const std::string& name, Json& json, uint8_t route);
 
   std::map<std::string, Value, std::less<>> values_;
 };
 
 // Ids from JSON: INVALID_ARGUMENT names the element.
-absl::StatusOr<std::vector<uint32_t>> ReadIds(std::string_view name, const nlohmann::json& json,
+absl::StatusOr<std::vector<uint32_t>> ReadIds(std::string_view name, const Json& json,
                                               size_t max_ids);
 
 // Prefer: handling=strict turns the first warning into INVALID_ARGUMENT.

@@ -17,7 +17,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 // ---- DRY --------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 using Kind = StructureOptions::Kind;
 using Read = absl::StatusOr<std::optional<StructureOptions>>;
 

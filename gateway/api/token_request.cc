@@ -14,7 +14,7 @@ absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(std::string_view body,
   TokenizeRequest request;
   request.model = fields->String("model").value_or("");
   request.return_token_strs = fields->Bool("return_token_strs").value_or(false);
-  const nlohmann::json* prompt = fields->Find("prompt");
+  const Json* prompt = fields->Find("prompt");
   const bool chat = fields->Find("messages") != nullptr;
   if (chat == (prompt != nullptr)) {
     return InvalidField(chat ? "prompt" : "messages", "give exactly one of prompt and messages");
@@ -26,7 +26,7 @@ absl::StatusOr<TokenizeRequest> ParseTokenizeRequest(std::string_view body,
   } else if (prompt->is_string()) {
     request.input = prompt->get<std::string>();
     for (const char* name : {"add_generation_prompt", "continue_final_message", "chat_template",
-                             "chat_template_kwargs"}) {
+                             "chat_template_kwargs", "tools"}) {
       if (fields->Find(name) != nullptr) fields->Warn(name, "needs messages, ignored");
     }
   } else {

@@ -4,6 +4,7 @@
 #include <pybind11/embed.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +14,8 @@
 #include "gateway/chat/disguise.h"
 #include "gateway/chat/jinja_templates_py.h"
 #include "gateway/chat/memory_cap.h"
+#include "gateway/chat/python_values.h"
+#include "gateway/chat/tool_prompt_py.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 // What CPython, its modules and pybind11 leave behind at an interpreter's end, once in a process.
@@ -25,19 +28,8 @@ namespace behemoth::gateway {
 namespace {
 
 namespace py = pybind11;
-using nlohmann::json;
 
 constexpr size_t kMaxMessageBytes = 512;  // of an error that a template raises
-
-std::string ToUtf8(const py::handle& text) {
-  const auto bytes =
-      py::reinterpret_steal<py::bytes>(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "replace"));
-  if (!bytes) {
-    PyErr_Clear();
-    return "";
-  }
-  return bytes;
-}
 
 // Cut at a character's border.
 std::string Shortened(std::string message) {
@@ -45,99 +37,6 @@ std::string Shortened(std::string message) {
   size_t end = kMaxMessageBytes;
   while (end > 0 && (message[end] & 0xC0) == 0x80) --end;
   return message.substr(0, end) + "...";
-}
-
-py::str ToPython(std::u32string_view text) {
-  PyObject* made = PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, text.data(),
-                                             static_cast<Py_ssize_t>(text.size()));
-  if (made == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::str>(made);
-}
-
-py::str ToPython(std::string_view utf8) {
-  PyObject* made =
-      PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), "strict");
-  if (made == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::str>(made);
-}
-
-std::u32string FromPython(const py::str& text) {
-  std::u32string out(static_cast<size_t>(PyUnicode_GET_LENGTH(text.ptr())), U'\0');
-  const int kind = PyUnicode_KIND(text.ptr());
-  const void* data = PyUnicode_DATA(text.ptr());
-  for (size_t i = 0; i < out.size(); ++i) {
-    out[i] = PyUnicode_READ(kind, data, static_cast<Py_ssize_t>(i));
-  }
-  return out;
-}
-
-// User text on its way into the template, as it is or disguised.
-struct Wording {
-  const Disguise* disguise = nullptr;  // null: as it is
-  Disguise::Depth depth = Disguise::Depth::kSpelling;
-
-  py::str operator()(std::string_view text) const {
-    return disguise == nullptr ? ToPython(text) : ToPython(disguise->Hide(text, depth));
-  }
-};
-
-// Depth is bounded by the request's parser.
-py::object ToPython(const json& value, const Wording& say) {
-  switch (value.type()) {
-    case json::value_t::boolean:
-      return py::bool_(value.get<bool>());
-    case json::value_t::number_integer:
-      return py::int_(value.get<int64_t>());
-    case json::value_t::number_unsigned:
-      return py::int_(value.get<uint64_t>());
-    case json::value_t::number_float:
-      return py::float_(value.get<double>());
-    case json::value_t::string:
-      return say(value.get_ref<const std::string&>());
-    case json::value_t::array: {
-      py::list list;
-      for (const json& item : value) list.append(ToPython(item, say));
-      return list;
-    }
-    case json::value_t::object: {
-      py::dict object;
-      for (const auto& [key, item] : value.items()) object[say(key)] = ToPython(item, say);
-      return object;
-    }
-    default:
-      return py::none();
-  }
-}
-
-bool HasControlToken(const json& value, const Disguise& disguise) {
-  if (value.is_string()) return disguise.HasControlToken(value.get_ref<const std::string&>());
-  for (const auto& [key, item] : value.items()) {
-    if (value.is_object() && disguise.HasControlToken(key)) return true;
-    if (item.is_structured() || item.is_string()) {
-      if (HasControlToken(item, disguise)) return true;
-    }
-  }
-  return false;
-}
-
-bool HasControlToken(const ChatPrompt& prompt, const json& arguments, const Disguise& disguise) {
-  for (const ChatMessage& message : prompt.messages) {
-    if (disguise.HasControlToken(message.content)) return true;
-    if (message.name && disguise.HasControlToken(*message.name)) return true;
-  }
-  return HasControlToken(arguments, disguise);
-}
-
-py::list Messages(const ChatPrompt& prompt, const Wording& say) {
-  py::list messages;
-  for (const ChatMessage& message : prompt.messages) {
-    py::dict entry;
-    entry["role"] = ToPython(std::string_view(message.role));
-    entry["content"] = say(message.content);
-    if (message.name) entry["name"] = say(*message.name);
-    messages.append(std::move(entry));
-  }
-  return messages;
 }
 
 py::dict SpecialTokens(const TemplateSource& source) {
@@ -156,14 +55,45 @@ absl::Status Refusal(std::string message) {
   return InvalidField("messages", Shortened(std::move(message)));
 }
 
+// A result comes behind its call.
+bool SpeaksOfTools(const ChatPrompt& prompt) {
+  return !prompt.tools_json.empty() ||
+         std::any_of(prompt.messages.begin(), prompt.messages.end(),
+                     [](const ChatMessage& message) { return !message.tool_calls.empty(); });
+}
+
+// The control tokens of tool_prompt.py's form, by their strings; empty: this model has not all.
+using ToolForm = std::map<std::string, uint32_t>;
+
+ToolForm ToolFormOf(const TemplateSource& source) {
+  ToolForm form;
+  for (const std::string& token :
+       {source.bos_token, source.eos_token, std::string("[SYSTEM_PROMPT]"),
+        std::string("[/SYSTEM_PROMPT]"), std::string("[AVAILABLE_TOOLS]"),
+        std::string("[/AVAILABLE_TOOLS]"), std::string("[INST]"), std::string("[/INST]"),
+        std::string("[TOOL_CALLS]"), std::string("[TOOL_RESULTS]"), std::string("[TOOL_CONTENT]"),
+        std::string("[/TOOL_RESULTS]")}) {
+    const auto found =
+        std::find_if(source.control_tokens.begin(), source.control_tokens.end(),
+                     [&token](const auto& control) { return control.first == token; });
+    if (found == source.control_tokens.end()) return {};
+    form.insert(*found);
+  }
+  return form;
+}
+
 }  // namespace
 
 class JinjaInterpreter::Impl {
  public:
   // Throws what Python throws.
   Impl(const JinjaOptions& options, PyConfig& config)
-      : options_(options), python_(&config, 0, nullptr, false), module_(Load()) {
+      : options_(options),
+        python_(&config, 0, nullptr, false),
+        module_(Load("jinja_templates", kJinjaTemplatesSource)),
+        tool_module_(Load("tool_prompt", kToolPromptSource)) {
     refused_ = module_.attr("Refused");
+    tool_refused_ = tool_module_.attr("Refused");
     template_error_ = py::module_::import("jinja2.exceptions").attr("TemplateError");
     interrupted_ = module_.attr("Interrupted");
     MemoryCap::Install();
@@ -202,7 +132,7 @@ class JinjaInterpreter::Impl {
     if (text == nullptr) PyErr_Clear();
     std::string message = text == nullptr ? "" : ToUtf8(text);
     Py_XDECREF(text);
-    if (error.matches(refused_) || error.matches(template_error_)) {
+    if (error.matches(refused_) || error.matches(template_error_) || error.matches(tool_refused_)) {
       return Refusal(std::move(message));
     }
     const char* type = reinterpret_cast<PyTypeObject*>(error.type().ptr())->tp_name;
@@ -236,12 +166,20 @@ class JinjaInterpreter::Impl {
     TemplateSource source;
     py::object object;
     Disguise disguise;
+    bool takes_tools = false;  // the template does
+    ToolForm tool_form;
   };
 
-  static py::module_ Load() {
-    py::module_ module = py::module_::import("types").attr("ModuleType")("jinja_templates");
+  // What the request and its messages give to a template, parsed.
+  struct Given {
+    const ChatPrompt& prompt;
+    Json arguments, tools;
+  };
+
+  static py::module_ Load(const char* name, const char* source) {
+    py::module_ module = py::module_::import("types").attr("ModuleType")(name);
     const auto code = py::reinterpret_steal<py::object>(
-        Py_CompileString(kJinjaTemplatesSource, "jinja_templates.py", Py_file_input));
+        Py_CompileString(source, absl::StrCat(name, ".py").c_str(), Py_file_input));
     if (!code) throw py::error_already_set();
     const py::dict names = module.attr("__dict__");
     names["__builtins__"] = py::module_::import("builtins");
@@ -258,22 +196,30 @@ class JinjaInterpreter::Impl {
     for (const py::handle constant : object.attr("constants")) {
       constants.push_back(ToUtf8(constant));
     }
+    const bool takes_tools = object.attr("takes_tools").cast<bool>();
     return {.source = source,
             .object = std::move(object),
-            .disguise = Disguise(source.control_tokens, constants)};
+            .disguise = Disguise(source.control_tokens, constants),
+            .takes_tools = takes_tools,
+            .tool_form = ToolFormOf(source)};
   }
 
-  py::str Print(const Compiled& compiled, const ChatPrompt& prompt, const json& arguments,
-                const Wording& say) const {
+  py::str Print(const Compiled& compiled, const Given& given, const Wording& say) const {
     return compiled.object.attr("render")(
-        Messages(prompt, say), arguments.is_object() ? ToPython(arguments, say) : py::dict(),
-        prompt.add_generation_prompt, prompt.continue_final_message, options_.max_prompt_bytes);
+        Messages(given.prompt, say, Arguments::kValues),
+        given.tools.is_array() ? ToPython(given.tools, say) : py::none(),
+        given.arguments.is_object() ? ToPython(given.arguments, say) : py::dict(),
+        given.prompt.add_generation_prompt, given.prompt.continue_final_message,
+        options_.max_prompt_bytes);
   }
 
   absl::StatusOr<PromptText> Render(const Compiled& compiled, const ChatPrompt& prompt) const {
-    const json arguments = json::parse(prompt.template_kwargs_json, nullptr, false);
+    const Given given{.prompt = prompt,
+                      .arguments = Json::parse(prompt.template_kwargs_json, nullptr, false),
+                      .tools = Json::parse(prompt.tools_json, nullptr, false)};
+    if (SpeaksOfTools(prompt) && !compiled.takes_tools) return RenderTools(compiled, given);
     compiled.object.attr("new_request")();
-    const py::str truth = Print(compiled, prompt, arguments, {});
+    const py::str truth = Print(compiled, given, {});
     Py_ssize_t bytes = 0;
     const char* utf8 = PyUnicode_AsUTF8AndSize(truth.ptr(), &bytes);
     if (utf8 == nullptr) throw py::error_already_set();
@@ -281,7 +227,7 @@ class JinjaInterpreter::Impl {
     if (text.text.size() > options_.max_prompt_bytes) {
       return Refusal("The chat template prints more than the limit of a prompt.");
     }
-    auto segments = Segments(compiled, prompt, arguments, text.text);
+    auto segments = Segments(compiled, given, text.text);
     if (!segments) {
       return Refusal(
           "A message holds a control token of this model, and the chat template rewrites messages "
@@ -291,30 +237,61 @@ class JinjaInterpreter::Impl {
     return text;
   }
 
+  // In the model's own form, where its template knows none.
+  absl::StatusOr<PromptText> RenderTools(const Compiled& compiled, const Given& given) const {
+    if (compiled.tool_form.empty()) {
+      return Refusal("This model's chat template takes no tools.");
+    }
+    const py::list pieces = tool_module_.attr("tool_prompt")(
+        Messages(given.prompt, {}, Arguments::kTexts),
+        given.tools.is_array() ? ToPython(given.tools, {}) : py::none(), compiled.source.bos_token,
+        compiled.source.eos_token, given.prompt.continue_final_message);
+    PromptText out;
+    for (const py::handle piece : pieces) {
+      const auto pair = piece.cast<py::tuple>();
+      const std::string text = ToUtf8(pair[1]);
+      out.text += text;
+      if (pair[0].cast<bool>()) {
+        out.segments.emplace_back(compiled.tool_form.at(text));
+      } else if (!out.segments.empty() &&
+                 std::holds_alternative<std::string>(out.segments.back())) {
+        std::get<std::string>(out.segments.back()) += text;
+      } else {
+        out.segments.emplace_back(text);
+      }
+    }
+    if (out.text.size() > options_.max_prompt_bytes) {
+      return Refusal("The prompt is longer than the limit.");
+    }
+    if (!options_.parse_special_in_content) return out;
+    auto parsed = compiled.disguise.Reveal(FromUtf8(out.text), out.text);
+    if (parsed) out.segments = *std::move(parsed);
+    return out;
+  }
+
   std::optional<std::vector<PromptText::Segment>> Segments(const Compiled& compiled,
-                                                           const ChatPrompt& prompt,
-                                                           const json& arguments,
+                                                           const Given& given,
                                                            const std::string& truth) const {
     const Disguise& disguise = compiled.disguise;
     const auto plain = [&] { return disguise.Reveal(FromUtf8(truth), truth); };
     if (options_.parse_special_in_content) return plain();
-    if (auto exact = Disguised(compiled, prompt, arguments, truth, Disguise::Depth::kSpelling)) {
-      return exact;
-    }
+    if (auto exact = Disguised(compiled, given, truth, Disguise::Depth::kSpelling)) return exact;
     // The template looks into messages. Where no message spells a whole control token, each one in
     // the prompt is the template's.
-    if (!HasControlToken(prompt, arguments, disguise)) return plain();
-    return Disguised(compiled, prompt, arguments, truth, Disguise::Depth::kTokens);
+    if (!HasControlToken(given.prompt, disguise) && !HasControlToken(given.arguments, disguise) &&
+        !HasControlToken(given.tools, disguise)) {
+      return plain();
+    }
+    return Disguised(compiled, given, truth, Disguise::Depth::kTokens);
   }
 
   std::optional<std::vector<PromptText::Segment>> Disguised(const Compiled& compiled,
-                                                            const ChatPrompt& prompt,
-                                                            const json& arguments,
+                                                            const Given& given,
                                                             const std::string& truth,
                                                             Disguise::Depth depth) const {
     try {
       const Wording say{.disguise = &compiled.disguise, .depth = depth};
-      return compiled.disguise.Reveal(FromPython(Print(compiled, prompt, arguments, say)), truth);
+      return compiled.disguise.Reveal(FromPython(Print(compiled, given, say)), truth);
     } catch (const py::error_already_set& error) {
       // The template took offence at the disguise alone: it looks into messages.
       if (error.matches(interrupted_) || error.matches(PyExc_MemoryError)) throw;
@@ -324,9 +301,9 @@ class JinjaInterpreter::Impl {
 
   const JinjaOptions options_;
   py::scoped_interpreter python_;
-  py::module_ module_;
+  py::module_ module_, tool_module_;
   const unsigned long thread_ = PyThread_get_thread_ident();
-  py::object refused_, template_error_, interrupted_;
+  py::object refused_, tool_refused_, template_error_, interrupted_;
   std::map<TemplateId, Compiled> templates_;
   uint64_t next_id_ = 1;
   uint64_t call_ = 0;  // under way; 0 = none

@@ -11,6 +11,7 @@ import json
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.sandbox
 
@@ -95,12 +96,14 @@ class Template:
             raise Refused(f"line {error.lineno}: {error.message}") from None
         strings = (node.value for node in tree.find_all(jinja2.nodes.Const))
         self.constants = sorted({text for text in strings if isinstance(text, str)})
+        self.takes_tools = "tools" in jinja2.meta.find_undeclared_variables(tree)
 
     def new_request(self):
         """All renders of a request see the same time."""
         self._now = datetime.datetime.now()
 
-    def render(self, messages, variables, add_generation_prompt, continue_final_message, limit):
+    def render(self, messages, tools, variables, add_generation_prompt, continue_final_message,
+               limit):
         """The prompt as transformers' apply_chat_template(tokenize=False) gives it. Changes the
         last message. Refuses more than `limit` characters."""
         if continue_final_message:
@@ -114,7 +117,7 @@ class Template:
         for piece in self._template.generate(
             **{
                 "messages": messages,
-                "tools": None,
+                "tools": tools,
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
                 **self._special_tokens,

@@ -13,7 +13,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr size_t kMaxPresets = 256;
 constexpr size_t kMaxNameBytes = 64;

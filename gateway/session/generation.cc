@@ -68,8 +68,7 @@ void Generation::OnTokens(const TokensEvent& event) {
     if (plan_.wants_logprobs && i < event.logprobs.size()) token.logprobs = event.logprobs[i];
     over = Take(event.sequence, std::move(token), delta);
   }
-  const bool something =
-      !delta.ids.empty() || !delta.text.content.empty() || !delta.text.reasoning.empty();
+  const bool something = !delta.ids.empty() || !delta.text.empty();
   if (something) sink_->OnDelta(first_choice_ + event.sequence, std::move(delta));
   if (over) End(event.sequence);
 }
@@ -97,14 +96,27 @@ bool Generation::GiveSure(uint32_t index, GenerationDelta& delta) {
       sequence.end = TextStop(sequence);
       return true;
     }
-    const bool spent = plan_.thinking_budget && sequence.text.thinking() &&
-                       sequence.thinking_tokens >= *plan_.thinking_budget &&
-                       sequence.given < plan_.room_tokens;
-    if (spent && !std::exchange(sequence.budget_spent, true)) {
-      Rewind(index, {.keep_tokens = sequence.given, .force_ids = plan_.end_thinking_ids});
-    }
+    if (sequence.given < plan_.room_tokens && ForceWhatComes(index)) return false;
   }
   return false;
+}
+
+// The end of a thought whose budget is spent; the beginning of the calls behind a thought.
+bool Generation::ForceWhatComes(uint32_t index) {
+  Sequence& sequence = sequences_[index];
+  const bool thinking = sequence.text.thinking();
+  RewindSpec rewind{.keep_tokens = sequence.given};
+  if (thinking && plan_.thinking_budget && sequence.thinking_tokens >= *plan_.thinking_budget &&
+      !std::exchange(sequence.budget_spent, true)) {
+    rewind.force_ids = plan_.end_thinking_ids;
+  } else if (!thinking && plan_.calls_after_thinking &&
+             !std::exchange(sequence.calls_forced, true)) {
+    rewind.force_ids = {*plan_.text.tool_calls_id};
+  } else {
+    return false;
+  }
+  Rewind(index, std::move(rewind));
+  return true;
 }
 
 bool Generation::TakeBack(uint32_t index, const BannedText::Match& match, GenerationDelta& delta) {
@@ -181,11 +193,11 @@ void Generation::OnFinish(const FinishEvent& event) {
   // Nothing more comes: what might have become a banned string did not.
   sequence.banned.reset();
   sequence.rewinding = false;
-  sequence.budget_spent = true;
+  sequence.budget_spent = sequence.calls_forced = true;
   if (!GiveSure(event.sequence, delta) && sequence.text.Finish(delta.text)) {
     sequence.end = TextStop(sequence);
   }
-  if (!delta.ids.empty() || !delta.text.content.empty() || !delta.text.reasoning.empty()) {
+  if (!delta.ids.empty() || !delta.text.empty()) {
     sink_->OnDelta(first_choice_ + event.sequence, std::move(delta));
   }
   End(event.sequence);
@@ -208,7 +220,20 @@ SequenceEnd Generation::EndOf(const FinishEvent& event) const {
   return end;
 }
 
+void Generation::SettleCalls(Sequence& sequence) const {
+  SequenceEnd& end = sequence.end;
+  if (!plan_.text.tool_calls_id || end.reason != FinishReason::kStop || end.stop.text) return;
+  const ToolCallParser& calls = sequence.text.calls();
+  if (calls.complete()) {
+    end.reason = FinishReason::kToolCalls;
+  } else if (calls.malformed() || calls.unfinished()) {
+    end.warning = Warning{"tool_calls",
+                          "the model's call is malformed: what is not given as a call is content"};
+  }
+}
+
 void Generation::End(uint32_t index) {
+  SettleCalls(sequences_[index]);
   sequences_[index].ended = true;
   ++ended_;
   sink_->OnEnd(first_choice_ + index, sequences_[index].end);

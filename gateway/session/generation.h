@@ -8,7 +8,9 @@
 // worker is told to take back the token in which it began and to say another one there. At one
 // place at most kMaxRewindsAtToken times, in a sequence kMaxRewinds; then the sequence ends in
 // front of it (kStop, the string as its reason, a warning). What was taken back is counted in the
-// usage. A thinking budget is exact: what the model said beyond it is taken back.
+// usage. A thinking budget is exact: what the model said beyond it is taken back; so is what it
+// said behind a thought that a call must follow. Tool calls that are whole make the finish reason
+// kToolCalls; a malformed one a warning.
 #pragma once
 
 #include <absl/status/status.h>
@@ -43,6 +45,8 @@ struct GenerationPlan {
   uint32_t room_tokens = 0;                 // a sequence's most
   std::optional<uint32_t> thinking_budget;  // tokens; then end_thinking_ids, once per sequence
   std::vector<uint32_t> end_thinking_ids;   // what closes the block
+  // The answer behind a thought is a call: text.tool_calls_id is made to come there, once.
+  bool calls_after_thinking = false;
 };
 
 // Text and tokens of one sequence that arrived together.
@@ -107,7 +111,7 @@ class Generation final : public GenerateObserver {
     uint32_t thinking_tokens = 0, rewinds = 0;
     std::map<size_t, uint32_t> rewinds_at;  // by token
     SequenceEnd end;
-    bool budget_spent = false, ended = false;
+    bool budget_spent = false, calls_forced = false, ended = false;
     bool rewinding = false;  // what comes before the worker's word of it is void
   };
 
@@ -120,7 +124,9 @@ class Generation final : public GenerateObserver {
   bool TakeBack(uint32_t index, const BannedText::Match& match, GenerationDelta& delta);
   bool Give(Sequence& sequence, const Token& token, GenerationDelta& delta);
   void Rewind(uint32_t index, RewindSpec rewind);
+  bool ForceWhatComes(uint32_t index);
   SequenceEnd TextStop(const Sequence& sequence) const;
+  void SettleCalls(Sequence& sequence) const;
   void End(uint32_t index);
   TokenLogprobs Scored(uint32_t id, const IdLogprobs& logprobs) const;
   SequenceEnd EndOf(const FinishEvent& event) const;

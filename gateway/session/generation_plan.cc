@@ -106,20 +106,41 @@ void FillStops(const PlanInput& input, GenerationPlan& plan) {
   plan.spec.include_stop_id = stop.include_in_output && !input.options->output.skip_special_tokens;
 }
 
-// Behind the thoughts, where the prompt has begun some.
+// Behind the thoughts, where the prompt has begun some; of calls that may come, behind their token.
 void FillStructure(const GenerationOptions& options, GenerationPlan& plan) {
   if (!options.structure) return;
   const bool thinks = TextStream(plan.table, plan.text).thinking();
   using Kind = StructureOptions::Kind;
   const Kind kind = options.structure->kind;
+  const bool calls =
+      options.tool_calls == ToolCalls::kForced || options.tool_calls == ToolCalls::kAllowed;
   plan.spec.structure =
       StructureSpec{.kind = kind == Kind::kJsonSchema ? StructureSpec::Kind::kJsonSchema
                             : kind == Kind::kRegex    ? StructureSpec::Kind::kRegex
                                                       : StructureSpec::Kind::kGrammar,
                     .text = options.structure->text,
-                    .begins_after = thinks ? "</think>" : "",
+                    .dumps_spaces = calls,
                     .vocabulary = plan.table};
+  if (options.tool_calls == ToolCalls::kAllowed) {
+    plan.spec.structure->begins_after_id = plan.text.tool_calls_id;
+  } else if (thinks) {
+    plan.spec.structure->begins_after = "</think>";
+  }
   plan.structure_field = options.structure->field;
+}
+
+void FillToolCalls(const PlanInput& input, GenerationPlan& plan) {
+  const ToolCalls calls = input.options->tool_calls;
+  const auto id = ToolCallsId(*input.vocabulary);
+  if (calls == ToolCalls::kNoTools || !id) return;
+  if (calls == ToolCalls::kBanned) {
+    plan.spec.banned_ids.push_back(*id);
+    return;
+  }
+  plan.text.tool_calls_id = id;
+  plan.text.begins_with_calls = input.prompt->begins_with_calls;
+  plan.calls_after_thinking = calls == ToolCalls::kForced && !input.prompt->begins_with_calls;
+  plan.spec.rewindable |= plan.calls_after_thinking;
 }
 
 }  // namespace
@@ -165,6 +186,7 @@ absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
                            .strip_leading_space = input.prompt->fresh_turn};
   plan.text.separate_reasoning = input.reasoning == ReasoningFormat::kSeparate;
   plan.text.prefill = input.prompt->prefill;
+  FillToolCalls(input, plan);
   FillStructure(options, plan);
   return plan;
 }
@@ -180,8 +202,25 @@ absl::StatusOr<ServedModel> FindModel(const PoolView& view, const std::string& n
   return UnknownModel(name);
 }
 
-std::string NewRequestId() {
+namespace {
+
+absl::BitGen& Random() {
   thread_local absl::BitGen random;
+  return random;
+}
+
+}  // namespace
+
+std::string NewToolCallId() {
+  constexpr std::string_view kDigits =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  std::string id(9, '0');
+  for (char& c : id) c = kDigits[absl::Uniform<size_t>(Random(), 0, kDigits.size())];
+  return id;
+}
+
+std::string NewRequestId() {
+  absl::BitGen& random = Random();
   return absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random),
                          absl::Uniform<uint64_t>(random));
 }

@@ -36,5 +36,7 @@ absl::StatusOr<ServedModel> FindModel(const PoolView& view, const std::string& n
 
 // 128 random bits as hex.
 std::string NewRequestId();
+// 9 random ones of [a-zA-Z0-9], the form of mistral's models.
+std::string NewToolCallId();
 
 }  // namespace behemoth::gateway

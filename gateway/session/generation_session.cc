@@ -199,10 +199,32 @@ void GenerationSession::MeasureTokens(Choice& choice, size_t tokens) {
   choice.last_tokens = now;
 }
 
+// Adds the ids, which are ours: the model's own come behind the arguments, if at all. A whole reply
+// keeps the calls, a stream gives them out.
+std::vector<ToolCallOut> GenerationSession::TakeCalls(Choice& choice,
+                                                      std::vector<ToolCallDelta> deltas) {
+  std::vector<ToolCallOut> out;
+  for (ToolCallDelta& delta : deltas) {
+    ToolCallOut call{.index = delta.index,
+                     .name = std::move(delta.name),
+                     .arguments = std::move(delta.arguments)};
+    if (!call.name.empty()) call.id = NewToolCallId();
+    if (options_.output.stream) {
+      out.push_back(std::move(call));
+    } else if (!call.name.empty()) {
+      choice.calls.push_back(std::move(call));
+    } else {
+      choice.calls.back().arguments += call.arguments;
+    }
+  }
+  return out;
+}
+
 void GenerationSession::OnDelta(uint32_t index, GenerationDelta delta) {
   if (closed_) return;
   Choice& choice = choices_[index];
   if (!delta.ids.empty()) MeasureTokens(choice, delta.ids.size());
+  const std::vector<ToolCallOut> calls = TakeCalls(choice, std::move(delta.text.calls));
   if (!options_.output.stream) {
     choice.content += delta.text.content;
     choice.reasoning += delta.text.reasoning;
@@ -213,7 +235,8 @@ void GenerationSession::OnDelta(uint32_t index, GenerationDelta delta) {
     return;
   }
   const bool something = !delta.text.content.empty() || !delta.text.reasoning.empty() ||
-                         options_.output.return_token_ids || !delta.logprobs.empty();
+                         !calls.empty() || options_.output.return_token_ids ||
+                         !delta.logprobs.empty();
   if (!something) return;
   OpenStream();
   ChunkExtras extras;
@@ -224,7 +247,8 @@ void GenerationSession::OnDelta(uint32_t index, GenerationDelta delta) {
   // By the tokens, as a whole reply counts: their text may be held back and come later than they
   // do.
   for (const TokenLogprobs& one : delta.logprobs) choice.text_offset += CodePoints(one.token.bytes);
-  const ChatDelta text{.content = delta.text.content, .reasoning = delta.text.reasoning};
+  const ChatDelta text{
+      .content = delta.text.content, .reasoning = delta.text.reasoning, .calls = calls};
   AppendText(index, text, extras);
   SendChunks();
 }
@@ -378,6 +402,7 @@ std::string GenerationSession::ChatBody() {
     ChatChoice& to = choices.emplace_back();
     to = {.index = i,
           .content = std::move(from.content),
+          .calls = std::move(from.calls),
           .finish = from.end.reason,
           .stop_reason = std::move(from.end.stop)};
     if (reasoning_ == ReasoningFormat::kSeparate) to.reasoning = std::move(from.reasoning);

@@ -64,6 +64,7 @@ class GenerationSession final : public Exchange,
     std::string content, reasoning;
     std::vector<uint32_t> ids;
     std::vector<TokenLogprobs> logprobs;
+    std::vector<ToolCallOut> calls;  // of a whole reply
     SequenceEnd end;
     size_t text_offset = 0;  // code points before the next token, echo included
     absl::Time last_tokens = absl::InfinitePast();
@@ -90,6 +91,7 @@ class GenerationSession final : public Exchange,
   void AppendLlamaFinish(const LlamaChunk& chunk);
   std::string Echo(uint32_t choice) const;
   Response WithIds(Response response) const;
+  std::vector<ToolCallOut> TakeCalls(Choice& choice, std::vector<ToolCallDelta> deltas);
   void MeasureTokens(Choice& choice, size_t tokens);
   void FinishCancelled();
 

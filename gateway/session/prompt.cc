@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "gateway/api/api_error.h"
+#include "gateway/text/think_splitter.h"
 
 namespace behemoth::gateway {
 namespace {
@@ -50,27 +51,47 @@ void Encode(TokenizerClient& tokenizer, Probe& probe, std::vector<EncodeInput> i
                    });
 }
 
+constexpr char kToolCalls[] = "[TOOL_CALLS]";
+
 }  // namespace
+
+std::optional<uint32_t> ToolCallsId(const Vocabulary& vocabulary) {
+  const auto& tokens = vocabulary.control_tokens;
+  const auto found = std::find_if(tokens.begin(), tokens.end(),
+                                  [](const auto& token) { return token.first == kToolCalls; });
+  return found == tokens.end() ? std::nullopt : std::optional(found->second);
+}
 
 void PrepareChat(const Services& services, const ModelText& text, ChatPrompt prompt,
                  absl::Time deadline, Loop& loop, Prepared done) {
-  if (!text.chat_template) {
-    loop.Post([done = std::move(done)]() mutable {
-      done(InvalidField("messages", "This model has no chat template."));
+  const auto calls_id = text.vocabulary ? ToolCallsId(*text.vocabulary) : std::nullopt;
+  const bool no_calls = !prompt.tools_json.empty() && !calls_id;
+  if (!text.chat_template || no_calls) {
+    loop.Post([no_calls, done = std::move(done)]() mutable {
+      done(no_calls ? InvalidField("tools", "This model has no token for tool calls.")
+                    : InvalidField("messages", "This model has no chat template."));
     });
     return;
   }
   PreparedPrompt prepared;
   prepared.fresh_turn = prompt.add_generation_prompt && !prompt.continue_final_message;
   if (prompt.continue_final_message) prepared.prefill = prompt.messages.back().content;
+  // A thought that is open comes first.
+  prepared.begins_with_calls =
+      prompt.begins_with_calls && !ThinkSplitter(prepared.prefill).thinking();
   const bool add_special = prompt.add_special_tokens;
   text.chat_template->Render(
       std::move(prompt), [tokenizer = services.tokenizer, probe = services.probe, &loop, deadline,
-                          add_special, prepared = std::move(prepared),
+                          add_special, calls_id, prepared = std::move(prepared),
                           done = std::move(done)](absl::StatusOr<PromptText> rendered) mutable {
-        loop.Post([tokenizer, probe, &loop, deadline, add_special, prepared = std::move(prepared),
-                   done = std::move(done), rendered = std::move(rendered)]() mutable {
+        loop.Post([tokenizer, probe, &loop, deadline, add_special, calls_id,
+                   prepared = std::move(prepared), done = std::move(done),
+                   rendered = std::move(rendered)]() mutable {
           if (!rendered.ok()) return done(rendered.status());
+          if (prepared.begins_with_calls) {
+            rendered->text += kToolCalls;
+            rendered->segments.emplace_back(*calls_id);
+          }
           prepared.text = rendered->text;
           std::vector<EncodeInput> inputs;
           inputs.push_back(ToInput(*std::move(rendered), add_special));

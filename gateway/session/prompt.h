@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,10 +19,14 @@ namespace behemoth::gateway {
 
 struct PreparedPrompt {
   std::vector<uint32_t> ids;
-  std::string text;         // as rendered or as sent; empty for a prompt of ids
-  std::string prefill;      // what the assistant's turn already holds
-  bool fresh_turn = false;  // the next token begins an assistant's turn of the template
+  std::string text;                // as rendered or as sent; empty for a prompt of ids
+  std::string prefill;             // what the assistant's turn already holds
+  bool fresh_turn = false;         // the next token begins an assistant's turn of the template
+  bool begins_with_calls = false;  // the prompt ends with the token that tool calls begin with
 };
+
+// The token that tool calls begin with; absent: the model has none.
+std::optional<uint32_t> ToolCallsId(const Vocabulary& vocabulary);
 
 using PreparedPrompts = std::vector<PreparedPrompt>;
 using Prepared = absl::AnyInvocable<void(absl::StatusOr<PreparedPrompts>)>;

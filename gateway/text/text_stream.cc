@@ -9,22 +9,50 @@ TextStream::TextStream(std::shared_ptr<const TokenTable> table, TextStreamOption
       detokenizer_(std::move(table), options_.detokenizer),
       matcher_(options_.stops),
       splitter_(options_.prefill, options_.separate_reasoning ? ThinkSplitter::Tags::kRemove
-                                                              : ThinkSplitter::Tags::kKeep) {}
+                                                              : ThinkSplitter::Tags::kKeep),
+      in_calls_(options_.begins_with_calls) {
+  std::string content;  // nothing stands before them
+  if (in_calls_) calls_.Begin(content);
+}
 
 bool TextStream::Push(std::span<const uint32_t> ids, TextPieces& out) {
   text_.clear();
-  for (const uint32_t id : ids) detokenizer_.Push(id, text_);
+  for (const uint32_t id : ids) {
+    if (id != options_.tool_calls_id) {
+      detokenizer_.Push(id, text_);
+    } else if (BeginCalls(out)) {
+      return true;
+    }
+  }
   return Route(text_, /*last=*/false, out);
+}
+
+// What was held back in front of them is decided: nothing goes on there.
+bool TextStream::BeginCalls(TextPieces& out) {
+  detokenizer_.Flush(text_);
+  const bool stopped = Route(text_, /*last=*/!in_calls_, out);
+  text_.clear();
+  if (stopped) return true;
+  in_calls_ = true;
+  calls_.Begin(out.content);
+  return false;
 }
 
 bool TextStream::Finish(TextPieces& out) {
   text_.clear();
   detokenizer_.Flush(text_);
-  return Route(text_, /*last=*/true, out);
+  const bool stopped = Route(text_, /*last=*/true, out);
+  if (in_calls_) calls_.Finish(out.content);
+  return stopped;
 }
 
-// Scope all: stops first, then the split. Scope answer: the split first, stops in its answer only.
+// Calls and what comes behind them go their own way. Scope all: stops first, then the split. Scope
+// answer: the split first, stops in its answer only.
 bool TextStream::Route(std::string_view text, bool last, TextPieces& out) {
+  if (in_calls_) {
+    calls_.Push(text, out.calls, out.content);
+    return false;
+  }
   std::string& thought = options_.separate_reasoning ? out.reasoning : out.content;
   const auto stop_at = [&](std::string_view from, std::string& to) {
     bool stopped = matcher_.Push(from, to);

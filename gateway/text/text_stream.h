@@ -10,10 +10,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gateway/text/detokenizer.h"
 #include "gateway/text/stop_matcher.h"
 #include "gateway/text/think_splitter.h"
+#include "gateway/text/tool_call_parser.h"
 
 namespace behemoth::gateway {
 
@@ -24,12 +26,17 @@ struct TextStreamOptions {
   bool include_stop_in_output = false;
   bool separate_reasoning = false;  // else reasoning stays in the content, tags and all
   std::string prefill;              // of the assistant's turn in the prompt; "" = fresh
+  // The control token that tool calls begin with; absent = a token like any other.
+  std::optional<uint32_t> tool_calls_id;
+  bool begins_with_calls = false;  // the prompt ends with that token
 };
 
 // One step's text; cleared by the caller.
 struct TextPieces {
   std::string content;
   std::string reasoning;
+  std::vector<ToolCallDelta> calls;
+  bool empty() const { return content.empty() && reasoning.empty() && calls.empty(); }
 };
 
 class TextStream {
@@ -45,15 +52,20 @@ class TextStream {
   // The stop found, for stop_reason.
   std::optional<std::string_view> matched_stop() const;
   // Inside the think block: a token now counts as a reasoning token.
-  bool thinking() const { return splitter_.thinking(); }
+  bool thinking() const { return !in_calls_ && splitter_.thinking(); }
+  // What has become of the calls.
+  const ToolCallParser& calls() const { return calls_; }
 
  private:
+  bool BeginCalls(TextPieces& out);
   bool Route(std::string_view text, bool last, TextPieces& out);
 
   TextStreamOptions options_;
   Detokenizer detokenizer_;
   StopMatcher matcher_;
   ThinkSplitter splitter_;
+  ToolCallParser calls_;
+  bool in_calls_ = false;
   std::string text_, before_stop_, thought_, answer_;  // reused from call to call
 };
 

@@ -45,6 +45,8 @@ struct StructureSpec {
   enum class Kind { kJsonSchema, kRegex, kGrammar };
   Kind kind = Kind::kJsonSchema;
   std::string text, begins_after;
+  std::optional<uint32_t> begins_after_id;  // then anything may come before, and no form at all
+  bool dumps_spaces = false;
   std::shared_ptr<const TokenTable> vocabulary;  // for a worker that has none yet
 };
 

@@ -156,6 +156,10 @@ pb::GenerateRequest ToProto(const GenerateSpec& spec) {
   if (spec.structure) {
     pb::Structure& structure = *out.mutable_structure();
     structure.set_begins_after(spec.structure->begins_after);
+    structure.set_dumps_spaces(spec.structure->dumps_spaces);
+    if (spec.structure->begins_after_id) {
+      structure.set_begins_after_id(*spec.structure->begins_after_id);
+    }
     std::string* const text =
         spec.structure->kind == StructureSpec::Kind::kJsonSchema ? structure.mutable_json_schema()
         : spec.structure->kind == StructureSpec::Kind::kRegex    ? structure.mutable_regex()

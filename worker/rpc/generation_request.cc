@@ -356,6 +356,13 @@ absl::StatusOr<FormSpec> ToFormSpec(const v1::Structure& message) {
       return Bad("structure", "no form is set");
   }
   spec.begins_after = message.begins_after();
+  spec.dumps_spaces = message.dumps_spaces();
+  if (message.has_begins_after_id()) {
+    if (message.begins_after_id() > static_cast<uint32_t>(INT32_MAX)) {
+      return Bad("structure.begins_after_id", "not in the vocabulary");
+    }
+    spec.begins_after_id = static_cast<TokenId>(message.begins_after_id());
+  }
   return spec;
 }
 

@@ -34,9 +34,14 @@ absl::string_view MessageOf(const std::exception& error) {
 
 // A schema's white space is unbounded here and bounded in FormMatcher: written out it would be most
 // of the grammar.
-xgrammar::Grammar GrammarOf(FormSpec::Kind kind, const std::string& text) {
-  switch (kind) {
+xgrammar::Grammar GrammarOf(const FormSpec& spec, const std::string& text) {
+  switch (spec.kind) {
     case FormSpec::Kind::kJsonSchema:
+      if (spec.dumps_spaces) {
+        return xgrammar::Grammar::Concat(
+            {xgrammar::Grammar::FromEBNF(R"(root ::= " " | "")"),
+             xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/false)});
+      }
       return xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/true, std::nullopt,
                                                std::nullopt, /*strict_mode=*/true,
                                                /*max_whitespace_cnt=*/std::nullopt);
@@ -118,6 +123,13 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
     return absl::InvalidArgumentError(
         absl::StrCat("structure.begins_after: more than ", kMaxMarkerBytes, " bytes"));
   }
+  if (const auto id = spec.begins_after_id) {
+    const bool known = *id >= 0 && *id < vocabulary->size() && vocabulary->text(*id).empty();
+    if (!known || !spec.begins_after.empty()) {
+      return absl::InvalidArgumentError(
+          "structure.begins_after_id: must be a control token's, without begins_after");
+    }
+  }
   std::string text = spec.text;
   Expansion size;
   if (spec.kind == FormSpec::Kind::kJsonSchema) {
@@ -137,7 +149,7 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
   }
   if (absl::Status bad = CheckSize(size); !bad.ok()) return Bad(spec, bad.message());
   try {
-    const xgrammar::Grammar grammar = GrammarOf(spec.kind, text);
+    const xgrammar::Grammar grammar = GrammarOf(spec, text);
     if (absl::Status bad = CheckWork(grammar); !bad.ok()) return Bad(spec, bad.message());
     return std::shared_ptr<const CompiledForm>(
         new CompiledForm(spec, vocabulary, CompileGrammar(grammar, *vocabulary)));
@@ -151,7 +163,8 @@ CompiledForm::CompiledForm(const FormSpec& spec, std::shared_ptr<const Vocabular
     : vocabulary_(std::move(vocabulary)),
       grammar_(std::move(grammar)),
       marker_(spec.begins_after),
-      is_json_(spec.kind == FormSpec::Kind::kJsonSchema) {
+      is_json_(spec.kind == FormSpec::Kind::kJsonSchema),
+      begins_after_id_(spec.begins_after_id) {
   if (marker_.size() > 0) ComputeFreeMasks(spec.begins_after.back());
 }
 

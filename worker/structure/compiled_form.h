@@ -4,9 +4,11 @@
 
 #include <absl/status/statusor.h>
 #include <xgrammar/compiler.h>
+#include <xgrammar/grammar.h>
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +23,9 @@ struct FormSpec {
   Kind kind = Kind::kJsonSchema;
   std::string text;
   std::string begins_after;  // empty = from the first token
+  // A control token that the form begins behind; the text may end before it. Without begins_after.
+  std::optional<TokenId> begins_after_id;
+  bool dumps_spaces = false;  // of a JSON Schema: white space as json.dumps writes it
   bool operator==(const FormSpec&) const = default;
 };
 
@@ -63,6 +68,7 @@ class CompiledForm {
   // Its white space is free, so somebody has to bound it.
   bool is_json() const { return is_json_; }
   const Marker& marker() const { return marker_; }
+  std::optional<TokenId> begins_after_id() const { return begins_after_id_; }
   // In front of the form, `matched` bytes into the marker: all tokens but those that complete the
   // marker and go on with what the form does not begin with.
   const TokenMask& free_mask(size_t matched) const { return free_masks_[matched]; }
@@ -77,6 +83,7 @@ class CompiledForm {
   const xgrammar::CompiledGrammar grammar_;
   const Marker marker_;
   const bool is_json_;
+  const std::optional<TokenId> begins_after_id_;
   std::vector<TokenMask> free_masks_;  // [marker bytes]
 };
 

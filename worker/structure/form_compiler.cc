@@ -100,7 +100,8 @@ absl::StatusOr<FormCompiler::Forms> FormCompiler::Begin(
 }
 
 std::string FormCompiler::KeyOf(const FormSpec& spec) {
-  return absl::StrCat(static_cast<int>(spec.kind), ":", spec.begins_after.size(), ":",
+  return absl::StrCat(static_cast<int>(spec.kind), ":", spec.dumps_spaces, ":",
+                      spec.begins_after_id.value_or(-1), ":", spec.begins_after.size(), ":",
                       spec.begins_after, spec.text);
 }
 

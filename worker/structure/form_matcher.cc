@@ -24,7 +24,7 @@ bool IsEmpty(const TokenMask& mask) {
 FormMatcher::FormMatcher(std::shared_ptr<const CompiledForm> form, std::vector<TokenId> stop_ids)
     : form_(std::move(form)),
       stop_ids_(std::move(stop_ids)),
-      begun_(form_->marker().size() == 0),
+      begun_(form_->marker().size() == 0 && !form_->begins_after_id()),
       matcher_(form_->grammar()),
       words_(static_cast<size_t>(xgrammar::GetBitmaskSize(form_->vocabulary().size() + 1))) {}
 
@@ -33,6 +33,10 @@ bool FormMatcher::Accept(TokenId token) {
   if (lost_) return false;
   if (begun_) {
     return Follow(text);
+  }
+  if (const auto id = form_->begins_after_id()) {
+    begun_ = token == *id;
+    return true;
   }
   const size_t end = form_->marker().Find(text, &marker_matched_);
   if (end == std::string::npos) return true;
@@ -91,6 +95,10 @@ FormState FormMatcher::Fill(TokenMask* mask) {
     const std::vector<uint32_t>& utf8 = vocabulary.utf8_mask(utf8_);
     for (size_t i = 0; i < mask->size(); ++i) (*mask)[i] &= utf8[i];
     LimitSpaces(mask);
+  } else if (form_->begins_after_id()) {
+    mask->assign(vocabulary.mask_words(), ~uint32_t{0});
+    if (vocabulary.size() % 32 != 0) mask->back() = (1u << (vocabulary.size() % 32)) - 1;
+    may_end = true;
   } else {
     *mask = form_->free_mask(marker_matched_);
   }

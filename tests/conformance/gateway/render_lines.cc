@@ -2,7 +2,7 @@
 // compiles it; a line with "messages" renders them with the template compiled last.
 //
 // {"template", "tokens": {"bos_token", ...}, "control_tokens": [[string, id]]} -> {} | {"error"}
-// {"messages", "continue_final_message", "add_generation_prompt", "arguments"}
+// {"messages", "tools", "continue_final_message", "add_generation_prompt", "arguments"}
 //   -> {"text", "segments": [string | id]} | {"error", "code"}
 #include <absl/status/statusor.h>
 #include <absl/synchronization/notification.h>
@@ -17,7 +17,7 @@
 namespace behemoth::gateway {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // a tool's members keep their order
 
 json Error(const absl::Status& status) {
   return {{"error", std::string(status.message())},
@@ -39,9 +39,17 @@ ChatPrompt Prompt(const json& line) {
                     .add_generation_prompt = line.value("add_generation_prompt", false)};
   for (const json& message : line.at("messages")) {
     ChatMessage& read = prompt.messages.emplace_back();
-    read = {.role = message.at("role"), .content = message.at("content")};
+    read = {.role = message.at("role"), .content = message.value("content", "")};
+    read.tool_call_id = message.value("tool_call_id", "");
+    for (const json& call : message.value("tool_calls", json::array())) {
+      const json& function = call.at("function");
+      read.tool_calls.push_back({.id = call.at("id"),
+                                 .name = function.at("name"),
+                                 .arguments = function.at("arguments")});
+    }
     if (message.contains("name")) read.name = message.at("name").get<std::string>();
   }
+  if (line.contains("tools")) prompt.tools_json = line.at("tools").dump();
   if (line.contains("arguments")) prompt.template_kwargs_json = line.at("arguments").dump();
   return prompt;
 }

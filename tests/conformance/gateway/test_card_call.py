@@ -155,7 +155,7 @@ def test_thinking_is_split_the_same_streaming_and_not(client):
 
 def test_a_template_s_refusal_is_the_client_s_400(client):
     with pytest.raises(openai.BadRequestError) as refused:
-        ask(client, False, [{"role": "tool", "content": "x"}], 0)
+        ask(client, False, [{"role": "developer", "content": "x"}], 0)
     assert refused.value.body["param"] == "messages"
     assert "Only user, system and assistant roles are supported!" in refused.value.body["message"]
 

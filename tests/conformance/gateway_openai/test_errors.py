@@ -27,7 +27,7 @@ def refused(client, kind, **options):
     ({"messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}]}]},
      "messages[0].content[0]"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function.name"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"logit_bias": {"99999999": 1}}, "logit_bias"),
     ({"extra_body": {"stop_token_ids": [99999999]}}, "stop_token_ids"),
@@ -51,7 +51,7 @@ def test_a_bad_request_names_its_field(client, options, param):
 
 def test_the_template_refuses_in_its_own_words(client):
     error = refused(client, openai.BadRequestError, messages=[
-        *USER, {"role": "tool", "content": "a"}])
+        *USER, {"role": "developer", "content": "a"}])
     assert error.body["param"] == "messages"
     assert "Only user, system and assistant roles are supported!" in error.body["message"]
 

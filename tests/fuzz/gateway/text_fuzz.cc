@@ -1,5 +1,6 @@
 // Any bytes as stops, prefill and tokens: the stream gives valid UTF-8 at every call, and the same
-// texts token by token, all at once and byte by byte. Fields of the input end with 0x00.
+// texts and tool calls token by token, all at once and byte by byte. Fields of the input end with
+// 0x00.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -30,10 +31,21 @@ std::string Valid(std::string_view bytes) {
 }
 
 struct Texts {
-  std::string reasoning, content, stop;
+  std::string reasoning, content, stop, calls;
   bool stopped = false;
   bool operator==(const Texts&) const = default;
 };
+
+void Take(const TextPieces& pieces, Texts& texts) {
+  Require(Valid(pieces.content) == pieces.content);
+  Require(Valid(pieces.reasoning) == pieces.reasoning);
+  texts.content += pieces.content;
+  texts.reasoning += pieces.reasoning;
+  for (const ToolCallDelta& call : pieces.calls) {
+    if (!call.name.empty()) texts.calls += "\n" + std::to_string(call.index) + call.name + " ";
+    texts.calls += call.arguments;
+  }
+}
 
 Texts Run(const std::vector<std::string>& tokens, size_t ids_per_call, TextStreamOptions options) {
   TextStream stream(std::make_shared<TokenTable>(tokens, std::span<const uint32_t>()),
@@ -45,15 +57,11 @@ Texts Run(const std::vector<std::string>& tokens, size_t ids_per_call, TextStrea
     TextPieces pieces;
     const size_t count = std::min(ids_per_call, ids.size() - at);
     texts.stopped = stream.Push(std::span(ids).subspan(at, count), pieces);
-    Require(Valid(pieces.content) == pieces.content);
-    Require(Valid(pieces.reasoning) == pieces.reasoning);
-    texts.content += pieces.content;
-    texts.reasoning += pieces.reasoning;
+    Take(pieces, texts);
   }
   TextPieces pieces;
   if (!texts.stopped) texts.stopped = stream.Finish(pieces);
-  texts.content += pieces.content;
-  texts.reasoning += pieces.reasoning;
+  Take(pieces, texts);
   texts.stop = stream.matched_stop().value_or("");
   Require(texts.stopped == !texts.stop.empty());
   return texts;
@@ -75,8 +83,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   if (!stops.empty()) options.stops = std::make_shared<StopSet>(stops);
   std::vector<std::string> tokens, bytes;
+  if (data[0] & 8) {  // the first token is the one that calls begin with
+    options.tool_calls_id = 0;
+    tokens.emplace_back("[TOOL_CALLS]");
+  }
   while (!input.empty()) tokens.emplace_back(Field(input));
   for (const std::string& token : tokens) {
+    if (bytes.empty() && options.tool_calls_id) {
+      bytes.push_back(token);
+      continue;
+    }
     for (const char c : token) bytes.emplace_back(1, c);
   }
   const Texts one_by_one = Run(tokens, 1, options);

@@ -21,9 +21,9 @@ TEST(ApiErrorTest, EachRefusalIsTheSpecsObjectByteForByte) {
   EXPECT_EQ(JsonOf(Chat(R"("n":true)").status()),
             R"({"error":{"message":"n: must be an integer",)"
             R"("type":"BadRequestError","param":"n","code":400}})");
-  EXPECT_EQ(JsonOf(Chat(R"("tools":[1])").status()),
-            R"({"error":{"message":"tools: is not supported yet",)"
-            R"("type":"BadRequestError","param":"tools","code":400}})");
+  EXPECT_EQ(JsonOf(Chat(R"("documents":[1])").status()),
+            R"({"error":{"message":"documents: is not supported yet",)"
+            R"("type":"BadRequestError","param":"documents","code":400}})");
   EXPECT_EQ(JsonOf(ParseChatRequest("[]", {}).status()),
             R"({"error":{"message":"the body must be a JSON object",)"
             R"("type":"BadRequestError","param":null,"code":400}})");

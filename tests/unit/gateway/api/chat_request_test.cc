@@ -77,7 +77,8 @@ TEST(ChatRequestTest, AWrongMessageIsNamedByItsPath) {
       {R"({"role":"user","content":["a",{"type":"text"}]})", "messages[1].content[1].text"},
       {R"({"role":"user","content":[{"type":"text","text":1}]})", "messages[1].content[0].text"},
       {R"({"role":"user","content":"a","name":1})", "messages[1].name"},
-      {R"({"role":"assistant","content":"a","tool_calls":[{}]})", "messages[1].tool_calls"},
+      {R"({"role":"assistant","content":"a","tool_calls":[{}]})",
+       "messages[1].tool_calls[0].function"},
       {R"({"role":"assistant","content":"a","function_call":{"name":"f"}})",
        "messages[1].function_call"},
   };

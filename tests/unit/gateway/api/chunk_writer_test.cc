@@ -39,6 +39,23 @@ TEST(ChunkWriterTest, AChatStreamIsOpenAIs) {
                      R"("stop_reason":"x"}]})");
 }
 
+TEST(ChunkWriterTest, ACallBeginsWithItsIdAndNameAndGoesOnWithItsArguments) {
+  const ChunkWriter writer(kChat, kHead, /*include_usage=*/false);
+  std::string out;
+  const ToolCallOut begin[] = {{.index = 1, .id = "aB3dE6gH9", .name = "f", .arguments = "{\""}};
+  writer.Chat(0, {.content = "a", .calls = begin}, {}, out);
+  EXPECT_EQ(out, std::string(kChatHead) +
+                     R"({"index":0,"delta":{"content":"a","tool_calls":[{"index":1,)"
+                     R"("id":"aB3dE6gH9","type":"function","function":{"name":"f",)"
+                     R"("arguments":"{\""}}]},"logprobs":null,"finish_reason":null}]})");
+  out.clear();
+  const ToolCallOut more[] = {{.index = 1, .arguments = "a"}};
+  writer.Chat(0, {.calls = more}, {}, out);
+  EXPECT_EQ(out, std::string(kChatHead) +
+                     R"({"index":0,"delta":{"tool_calls":[{"index":1,"function":{)"
+                     R"("arguments":"a"}}]},"logprobs":null,"finish_reason":null}]})");
+}
+
 TEST(ChunkWriterTest, ACompletionStreamIsOpenAIs) {
   const ChunkWriter writer(kCompletion, kHead, /*include_usage=*/false);
   std::string out;

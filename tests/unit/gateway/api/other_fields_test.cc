@@ -195,7 +195,7 @@ TEST(OtherFieldsTest, LogitBiasTakesIdsAsTextAndMinus100To100) {
       {R"({" 1":1})", "logit_bias. 1"},   {R"({"4294967296":1})", "logit_bias.4294967296"},
       {R"({"1":101})", "logit_bias.1"},   {R"({"1":-100.5})", "logit_bias.1"},
       {R"({"1":"1"})", "logit_bias.1"},   {R"({"1":null})", "logit_bias.1"},
-      {R"({"1":true})", "logit_bias.1"},  {R"({"1":1,"01":2})", "logit_bias.1"},
+      {R"({"1":true})", "logit_bias.1"},  {R"({"1":1,"01":2})", "logit_bias.01"},
       {R"({"1":1e400})", "logit_bias.1"}, {"1", "logit_bias"},
       {R"([[1,2],[3]])", "logit_bias.1"}, {R"([[-1,2]])", "logit_bias.0"},
       {R"([[1,101]])", "logit_bias.0"},   {R"([[1,1],[1,1]])", "logit_bias.1"},

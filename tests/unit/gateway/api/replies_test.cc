@@ -39,6 +39,22 @@ TEST(RepliesTest, AChatReplyIsOpenAIs) {
                 kUsageJson + "}");
 }
 
+TEST(RepliesTest, CallsStandBesideAContentThatIsNullIfEmpty) {
+  const std::vector<ToolCallOut> calls = {
+      {.index = 0, .id = "aB3dE6gH9", .name = "f", .arguments = R"({"a": "b"})"},
+      {.index = 1, .id = "aB3dE6gH0", .name = "g", .arguments = "{}"}};
+  const ChatChoice choices[] = {
+      {.content = "", .calls = calls, .finish = FinishReason::kToolCalls},
+      {.index = 1, .content = "a", .calls = {calls[1]}, .finish = FinishReason::kLength}};
+  const auto reply = nlohmann::json::parse(ChatReplyJson(kHead, choices, {.usage = kUsage}));
+  EXPECT_EQ(reply["choices"][0]["message"], nlohmann::json::parse(R"({"role":"assistant",
+      "content":null,"refusal":null,"tool_calls":[
+        {"id":"aB3dE6gH9","type":"function","function":{"name":"f","arguments":"{\"a\": \"b\"}"}},
+        {"id":"aB3dE6gH0","type":"function","function":{"name":"g","arguments":"{}"}}]})"));
+  EXPECT_EQ(reply["choices"][0]["finish_reason"], "tool_calls");
+  EXPECT_EQ(reply["choices"][1]["message"]["content"], "a");
+}
+
 TEST(RepliesTest, ACompletionReplyIsOpenAIs) {
   const CompletionChoice choices[] = {{.text = "a",
                                        .finish = FinishReason::kCancelled,

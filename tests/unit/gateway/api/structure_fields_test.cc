@@ -47,6 +47,13 @@ TEST(StructureFieldsTest, ResponseFormatIsTextAnObjectOrASchema) {
   }
 }
 
+// The order of a schema's properties is the order in which they are written.
+TEST(StructureFieldsTest, ASchemaKeepsTheOrderOfItsMembers) {
+  const std::string schema =
+      R"({"type":"object","properties":{"z":{"type":"null"},"a":{"type":"null"}}})";
+  ExpectStructure(Member("guided_json", schema), Kind::kJsonSchema, schema, "guided_json");
+}
+
 TEST(StructureFieldsTest, EachClientsOwnFieldIsReadUnderItsOwnName) {
   const std::string schema = R"({"type":"boolean"})";
   for (const char* name : {"guided_json", "json_schema"}) {

@@ -57,5 +57,74 @@ TEST(TextStreamTest, NoStopIsLookedForInThePrefill) {
   EXPECT_EQ(Stream({"op b"}, {"stop"}, {.prefill = "a st"}), (Texts{"", "op b", ""}));
 }
 
+// Tokens as text, "[C]" for the one that calls begin with.
+struct Turn {
+  std::string reasoning, content, stop;
+  std::vector<ToolCallDelta> calls;
+};
+
+Turn StreamCalls(const std::vector<std::string>& tokens, TextStreamOptions options,
+                 size_t ids_per_call = 1) {
+  const auto token = std::find(tokens.begin(), tokens.end(), "[C]");
+  const auto id = static_cast<uint32_t>(token - tokens.begin());
+  options.tool_calls_id = id;
+  TextStream stream(std::make_shared<TokenTable>(tokens, std::span(&id, 1)), std::move(options));
+  TextPieces pieces;
+  bool stopped = false;
+  std::vector<uint32_t> ids(tokens.size());
+  for (uint32_t i = 0; i < ids.size(); ++i) ids[i] = i;
+  for (size_t at = 0; at < ids.size() && !stopped; at += ids_per_call) {
+    const size_t count = std::min(ids_per_call, ids.size() - at);
+    stopped = stream.Push(std::span(ids).subspan(at, count), pieces);
+  }
+  if (!stopped) stream.Finish(pieces);
+  return {pieces.reasoning, pieces.content, std::string(stream.matched_stop().value_or("")),
+          pieces.calls};
+}
+
+TEST(TextStreamTest, BehindTheTokenForCallsComeCallsInEveryCut) {
+  const std::vector<std::string> tokens = {
+      " Let me",       " look.\n",   "[C]", " [{\"na", "me\": \"f\", \"argu",
+      "ments\": {\"s", "top\": 1}}", "]"};
+  for (const bool skip : {true, false}) {
+    for (size_t ids = 1; ids <= tokens.size(); ++ids) {
+      const Turn turn =
+          StreamCalls(tokens,
+                      {.detokenizer = {.skip_special_tokens = skip, .strip_leading_space = true},
+                       .stops = std::make_shared<StopSet>(std::vector<std::string>{"stop"})},
+                      ids);
+      EXPECT_EQ(turn.content, "Let me look.\n");
+      EXPECT_EQ(turn.stop, "");  // none is looked for in a call
+      ASSERT_EQ(turn.calls.size(), 1u);
+      EXPECT_EQ(turn.calls[0], (ToolCallDelta{.name = "f", .arguments = "{\"stop\": 1}"}));
+    }
+  }
+}
+
+TEST(TextStreamTest, CallsEndAThoughtAndWhatWasHeldBack) {
+  const Turn turn = StreamCalls({"<think>\nhm", "\n</thi", "[C]", "[{\"name\":\"f\"}]"},
+                                {.separate_reasoning = true});
+  EXPECT_EQ(turn.reasoning, "hm\n</thi");
+  EXPECT_EQ(turn.content, "");
+  EXPECT_EQ(turn.calls.size(), 1u);
+  const Turn behind = StreamCalls({"x\n</think>", "\n\n", "[C]", "[{\"name\":\"f\"}]"},
+                                  {.separate_reasoning = true, .prefill = "<think>\n"});
+  EXPECT_EQ(behind.reasoning, "x");
+  EXPECT_EQ(behind.content, "");
+  EXPECT_EQ(behind.calls.size(), 1u);
+}
+
+TEST(TextStreamTest, APromptThatEndsWithTheTokenIsFollowedByCalls) {
+  const Turn turn = StreamCalls({"[{\"name\":\"f\"}]", " text"}, {.begins_with_calls = true});
+  EXPECT_EQ(turn.calls.size(), 1u);
+  EXPECT_EQ(turn.content, " text");
+}
+
+TEST(TextStreamTest, AMalformedCallIsContentAndNoStopIsLookedForInIt) {
+  const Turn turn = StreamCalls({"a ", "[C]", "stop it"}, {});
+  EXPECT_EQ(turn.content, "a stop it");
+  EXPECT_TRUE(turn.calls.empty());
+}
+
 }  // namespace
 }  // namespace behemoth::gateway

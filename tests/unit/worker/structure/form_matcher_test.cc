@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,15 @@ std::shared_ptr<const Vocabulary> Words() {
   return *Vocabulary::Make({"</s>", "a", "b", "ab", "<", "/t>", "</t>", ">a", ">b", "/t", "x</t>a",
                             "x</t>b", "</t></t>"},
                            {kStop}, 13);
+}
+
+constexpr TokenId kCall = 10;
+
+// The same with another one.
+std::shared_ptr<const Vocabulary> WordsWithCall() {
+  return *Vocabulary::Make(
+      {"</s>", "a", "b", "ab", "<", "/t>", "</t>", ">a", ">b", "/t", "[C]", "x</t>b", "</t></t>"},
+      {kStop, kCall}, 13);
 }
 
 std::string Allowed(FormMatcher& matcher) {
@@ -72,6 +82,67 @@ TEST(FormMatcherTest, AMarkerIsFoundThoughAnAttemptAtItFails) {
   size_t matched = 0;
   EXPECT_EQ(marker.Find("aa", &matched), std::string_view::npos);
   EXPECT_EQ(marker.Find("abx", &matched), 2u);  // "aaab" holds it from its second byte on
+}
+
+TEST(FormMatcherTest, BehindAControlTokenTheFormHoldsAndBeforeItAnythingGoes) {
+  const auto form = CompiledForm::Compile(
+      {.kind = FormSpec::Kind::kRegex, .text = "ab", .begins_after_id = kCall}, WordsWithCall());
+  ASSERT_TRUE(form.ok()) << form.status();
+  FormMatcher matcher(*form, {kStop});
+  EXPECT_EQ(Allowed(matcher), "0 1 2 3 4 5 6 7 8 9 10 11 12");  // the end too
+  EXPECT_TRUE(matcher.Accept(8));
+  EXPECT_EQ(Allowed(matcher), "0 1 2 3 4 5 6 7 8 9 10 11 12");
+  EXPECT_TRUE(matcher.Accept(kCall));
+  EXPECT_EQ(Allowed(matcher), "1 3");
+  EXPECT_TRUE(matcher.Accept(3));
+  EXPECT_EQ(Allowed(matcher), "complete");
+}
+
+TEST(FormMatcherTest, AnIdThatIsNoControlTokensOrTwoBeginningsAreRefused) {
+  for (const FormSpec& spec :
+       {FormSpec{.kind = FormSpec::Kind::kRegex, .text = "a", .begins_after_id = 1},
+        FormSpec{.kind = FormSpec::Kind::kRegex, .text = "a", .begins_after_id = 13},
+        FormSpec{.kind = FormSpec::Kind::kRegex,
+                 .text = "a",
+                 .begins_after = "</t>",
+                 .begins_after_id = kStop}}) {
+    const auto form = CompiledForm::Compile(spec, Words());
+    EXPECT_TRUE(absl::IsInvalidArgument(form.status())) << form.status();
+    EXPECT_TRUE(std::string(form.status().message()).starts_with("structure.begins_after_id: "));
+  }
+}
+
+// Every text that fits, by a walk over all allowed tokens; `ids` is the way to here.
+void Walk(const std::shared_ptr<const CompiledForm>& form, std::vector<TokenId> ids,
+          std::vector<std::string>& texts) {
+  FormMatcher matcher(form, {0});
+  std::string text;
+  for (const TokenId id : ids) {
+    EXPECT_TRUE(matcher.Accept(id));
+    text += form->vocabulary().text(id);
+  }
+  TokenMask mask;
+  const FormState state = matcher.Fill(&mask);
+  if (state == FormState::kComplete) texts.push_back(text);
+  if (state != FormState::kReady) return;
+  ids.push_back(0);
+  for (ids.back() = 1; ids.back() < form->vocabulary().size(); ++ids.back()) {
+    if (mask[0] >> ids.back() & 1) Walk(form, ids, texts);
+  }
+}
+
+// Against Python: json.dumps([1, 1]) == "[1, 1]".
+TEST(FormMatcherTest, SpacesOfJsonDumpsAreTheOnlyOnes) {
+  const auto words = *Vocabulary::Make({"</s>", " ", "[", "]", "1", ",", ":", "\n", "\t"}, {0}, 9);
+  const auto form = CompiledForm::Compile(
+      {.text = R"({"type":"array","items":{"const":1},"minItems":1,"maxItems":2})",
+       .dumps_spaces = true},
+      words);
+  ASSERT_TRUE(form.ok()) << form.status();
+  std::vector<std::string> texts;
+  Walk(*form, {}, texts);
+  std::sort(texts.begin(), texts.end());
+  EXPECT_EQ(texts, (std::vector<std::string>{" [1, 1]", " [1]", "[1, 1]", "[1]"}));
 }
 
 // Against the definition: what encodes a code point that is no surrogate, in its shortest form.
