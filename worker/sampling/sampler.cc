@@ -13,7 +13,6 @@ namespace behemoth::worker {
 namespace {
 
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();
-constexpr float kBiasThatBans = -100.0f;  // the OpenAI API's meaning of its lower limit
 
 bool IsUsable(std::span<const float> logits) {
   return std::all_of(logits.begin(), logits.end(),

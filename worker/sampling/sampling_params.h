@@ -14,6 +14,8 @@
 
 namespace behemoth::worker {
 
+constexpr float kBiasThatBans = -100.0f;  // the OpenAI API's meaning of its lower limit
+
 struct TokenBias {
   TokenId id;
   float bias;

@@ -4,6 +4,27 @@
 #include "worker/schedule/scheduler.h"
 
 namespace behemoth::worker {
+namespace {
+
+// Of the tokens that a form allows, at least one is not excluded by the request's own fields: what
+// is left then, if nothing could be sampled, is the model's fault.
+bool LeavesAToken(const TokenMask& mask, const SamplingParams& sampling) {
+  TokenMask left = mask;
+  const auto word = [](TokenId id) { return static_cast<size_t>(id) / 32; };
+  const auto bit = [](TokenId id) { return uint32_t{1} << (id % 32); };
+  if (!sampling.allowed_ids.empty()) {
+    TokenMask allowed(mask.size(), 0);
+    for (const TokenId id : sampling.allowed_ids) allowed[word(id)] |= bit(id);
+    for (size_t i = 0; i < left.size(); ++i) left[i] &= allowed[i];
+  }
+  for (const TokenId id : sampling.banned_ids) left[word(id)] &= ~bit(id);
+  for (const TokenBias& bias : sampling.logit_bias) {
+    if (bias.bias <= kBiasThatBans) left[word(bias.id)] &= ~bit(bias.id);
+  }
+  return std::any_of(left.begin(), left.end(), [](uint32_t ids) { return ids != 0; });
+}
+
+}  // namespace
 
 void Scheduler::Commit(const StepResult& result, absl::Time now) {
   BEHEMOTH_CHECK(steps_in_flight_ > 0, "nothing to commit");
@@ -83,6 +104,12 @@ void Scheduler::KeepPromptLogprobs(Request* request, int32_t position,
 void Scheduler::AcceptToken(Sequence& sequence, const SampleResult& sample, absl::Time now) {
   Request* request = sequence.request;
   if (!sample.finite) {
+    if (sequence.form != nullptr && sequence.form->state() == FormState::kReady &&
+        !LeavesAToken(*sequence.form->mask(), *request->sampling)) {
+      return Abort(request, absl::InvalidArgumentError(
+                                "structure: allowed_ids, banned_ids and logit_bias leave none of "
+                                "the tokens that may come next"));
+    }
     observer_->OnNonFinite();
     return Abort(request, absl::InternalError(
                               sequence.form == nullptr

@@ -9,7 +9,6 @@ namespace behemoth::worker::cuda {
 namespace {
 
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();
-constexpr float kBiasThatBans = -100.0f;  // the OpenAI API's meaning of its lower limit
 
 // What the kernel reads only with has_stages or has_history.
 void SetStages(const SamplingParams& p, kernels::SlotSampling* slot) {

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -13,9 +14,11 @@ namespace {
 // Its masks come when the test says so.
 class FakeForm : public Form {
  public:
+  // The first `free` masks come by themselves.
+  explicit FakeForm(int free = 0) : free_(free) {}
   void Advance(TokenId token) override {
     text.push_back(token);
-    state_ = FormState::kWorking;
+    state_ = free_-- > 0 ? FormState::kReady : FormState::kWorking;
   }
   void Restart(std::vector<TokenId> tokens) override {
     text = std::move(tokens);
@@ -28,6 +31,7 @@ class FakeForm : public Form {
   std::vector<TokenId> text;
 
  private:
+  int free_;
   FormState state_ = FormState::kReady;
   std::shared_ptr<const TokenMask> mask_ = std::make_shared<TokenMask>(1, ~0u);
 };
@@ -65,6 +69,29 @@ TEST(FormTest, ASequenceWaitsForItsMaskAndTheOthersDoNot) {
     EXPECT_EQ(form->text, f.TokensOf("r"));
     EXPECT_EQ(f.breach(), "");
   }
+}
+
+// Nothing could be sampled: the client's doing where its own fields exclude what the form allows.
+TEST(FormTest, AFormOfWhichTheRequestLeavesNothingIsTheClientsFault) {
+  const auto status = [](const std::function<void(SamplingParams&)>& exclude) {
+    SchedulerFixture f({});
+    auto request = Formed("r", std::make_shared<FakeForm>(kPoisonedOutput));
+    request.prompt = {5, kPoisonId, 6};
+    exclude(request.sampling);
+    f.SubmitRequest(std::move(request));
+    RunDry(f);
+    return f.StatusOf("r");
+  };
+  EXPECT_TRUE(absl::IsInternal(status([](SamplingParams&) {})));
+  EXPECT_TRUE(
+      absl::IsInternal(status([](SamplingParams& sampling) { sampling.allowed_ids = {3}; })));
+  const absl::Status excluded = status([](SamplingParams& sampling) {
+    sampling.allowed_ids = {3, 4, 5};
+    sampling.banned_ids = {4};
+    sampling.logit_bias = {{.id = 3, .bias = -100}, {.id = 5, .bias = -100}};
+  });
+  EXPECT_TRUE(absl::IsInvalidArgument(excluded)) << excluded;
+  EXPECT_THAT(std::string(excluded.message()), testing::StartsWith("structure: "));
 }
 
 // At depth 2 a step goes out before its mask can be known, and gets it while it runs.
