@@ -295,9 +295,12 @@ absl::Status CudaBackend::Enqueue(const StepPlan& plan, Flight* flight,
   }
   enqueuing_ = flight;
   status_.Update(Record(marks.began));
-  if (step_.recordable) {
-    status_.Update(graphs_.Run(
-        step_.tokens, stream_, [&] { forward(step_.tokens); }, [&] { UploadMasks(*flight); }));
+  const auto pass = [&] { forward(step_.tokens); };
+  if (step_.recordable && flight->late != nullptr) {
+    status_.Update(graphs_.RunCut(step_.tokens, stream_, pass, [&] { UploadMasks(*flight); }));
+  } else if (step_.recordable) {
+    UploadMasks(*flight);
+    status_.Update(graphs_.Run(step_.tokens, stream_, pass));
   } else if (step_.tokens > 0) {
     forward(step_.tokens);
   }
@@ -515,10 +518,10 @@ Tensor CudaBackend::GatherLogitRows(int32_t pass, Tensor x, Tensor out) {
   AddPending(x);
   const int32_t width = spec_.limits.max_sequences;
   const int32_t first = (pass - 1) * width;
-  if (pass == 0 && graphs_.is_recording()) {
+  if (pass == 0 && graphs_.is_to_be_cut()) {
     status_.Update(graphs_.Cut());
     launches_ = 0;  // a graph's first kernel has no predecessor to overlap
-  } else if (pass == 0 && step_.masks > 0) {
+  } else if (pass == 0 && !step_.recordable && step_.masks > 0) {
     UploadMasks(*enqueuing_);
     launches_ = 0;
   }

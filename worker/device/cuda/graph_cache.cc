@@ -22,31 +22,44 @@ absl::Status End(CUstream_st* stream, CUgraphExec_st** executable) {
 }  // namespace
 
 GraphCache::~GraphCache() {
-  for (const auto& [width, graphs] : graphs_) {
-    if (graphs.before != nullptr) cudaGraphExecDestroy(graphs.before);
-    if (graphs.behind != nullptr) cudaGraphExecDestroy(graphs.behind);
+  const auto destroy = [](CUgraphExec_st* graph) {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  };
+  for (const auto& [width, graph] : graphs_) destroy(graph);
+  for (const auto& [width, graphs] : cut_graphs_) {
+    destroy(graphs.before);
+    destroy(graphs.behind);
   }
 }
 
+absl::Status GraphCache::Run(int32_t width, CUstream_st* stream,
+                             absl::FunctionRef<void()> enqueue) {
+  CUgraphExec_st*& graph = graphs_[width];
+  if (graph == nullptr) {
+    if (absl::Status began = Begin(stream); !began.ok()) return began;
+    enqueue();
+    if (absl::Status ended = End(stream, &graph); !ended.ok()) return ended;
+  }
+  return FromCuda(cudaGraphLaunch(graph, stream), "cudaGraphLaunch");
+}
+
 absl::Status GraphCache::Cut() {
-  absl::Status status = End(stream_, &recording_->before);
+  absl::Status status = End(stream_, &cutting_->before);
   status.Update(Begin(stream_));
   return status;
 }
 
-absl::Status GraphCache::Run(int32_t width, CUstream_st* stream, absl::FunctionRef<void()> enqueue,
-                             absl::FunctionRef<void()> between) {
-  Pair& graphs = graphs_[width];
+absl::Status GraphCache::RunCut(int32_t width, CUstream_st* stream,
+                                absl::FunctionRef<void()> enqueue,
+                                absl::FunctionRef<void()> between) {
+  Pair& graphs = cut_graphs_[width];
   if (graphs.behind == nullptr) {
-    recording_ = &graphs;
+    if (absl::Status began = Begin(stream); !began.ok()) return began;
+    cutting_ = &graphs;
     stream_ = stream;
-    absl::Status status = Begin(stream);
-    if (status.ok()) {
-      enqueue();
-      status = End(stream, &graphs.behind);
-    }
-    recording_ = nullptr;
-    if (!status.ok()) return status;
+    enqueue();
+    cutting_ = nullptr;
+    if (absl::Status ended = End(stream, &graphs.behind); !ended.ok()) return ended;
   }
   absl::Status status = FromCuda(cudaGraphLaunch(graphs.before, stream), "cudaGraphLaunch");
   between();

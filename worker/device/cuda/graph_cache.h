@@ -1,6 +1,7 @@
-// Recorded steps: for each width of decode step two CUDA graphs, captured the first time and
-// launched from then on: up to the samples, and those, because masks may come in between. Warm-up
-// runs every width, so that nothing is captured while users wait.
+// Recorded steps: for each width of decode step a CUDA graph, captured the first time and launched
+// from then on; and two for steps that wait for masks in front of their samples, up to there and
+// from there on. Warm-up runs every width in both ways, so that nothing is captured while users
+// wait.
 //
 // Thread: as the backend.
 #pragma once
@@ -23,12 +24,14 @@ class GraphCache {
   GraphCache& operator=(const GraphCache&) = delete;
   ~GraphCache();
 
-  // Enqueues the graphs of `width` on `stream`, and what `between` does between them; records them
-  // first, from what `enqueue` puts on the stream, if there are none. `enqueue` calls Cut once.
-  absl::Status Run(int32_t width, CUstream_st* stream, absl::FunctionRef<void()> enqueue,
-                   absl::FunctionRef<void()> between);
-  // While a step is recorded: what follows belongs to the second graph.
-  bool is_recording() const { return recording_ != nullptr; }
+  // Enqueues the graph of `width` on `stream`; records it first, from what `enqueue` puts on the
+  // stream, if there is none.
+  absl::Status Run(int32_t width, CUstream_st* stream, absl::FunctionRef<void()> enqueue);
+  // The same in two graphs with what `between` enqueues between them; `enqueue` calls Cut once.
+  absl::Status RunCut(int32_t width, CUstream_st* stream, absl::FunctionRef<void()> enqueue,
+                      absl::FunctionRef<void()> between);
+  // While RunCut records: what follows belongs to the second graph.
+  bool is_to_be_cut() const { return cutting_ != nullptr; }
   absl::Status Cut();
 
  private:
@@ -37,9 +40,10 @@ class GraphCache {
     CUgraphExec_st* behind = nullptr;
   };
 
-  std::map<int32_t, Pair> graphs_;
-  Pair* recording_ = nullptr;
-  CUstream_st* stream_ = nullptr;  // while recording
+  std::map<int32_t, CUgraphExec_st*> graphs_;
+  std::map<int32_t, Pair> cut_graphs_;
+  Pair* cutting_ = nullptr;
+  CUstream_st* stream_ = nullptr;  // while cutting
 };
 
 }  // namespace behemoth::worker::cuda
