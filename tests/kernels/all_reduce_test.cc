@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 
 #include "tests/kernels/fused_device_array.h"
@@ -14,6 +15,10 @@ namespace {
 
 constexpr int kHidden = 4104;
 constexpr bf16 kPoison{0x7fff};
+
+// One thread launches for all ranks: a kernel that is loaded at its first launch would wait for a
+// device that waits for a rank whose turn has not come. Before CUDA begins.
+const bool kLoadsEarly = setenv("CUDA_MODULE_LOADING", "EAGER", 1) == 0;
 
 int Gpus() {
   int gpus = 0;
