@@ -177,8 +177,13 @@ class Cluster:
         return call(self.port, "GET", "/health")
 
     def until_usable(self, workers, seconds=30):
-        until(lambda: self.health()[0] == 200 and
-              self.health()[2]["workers"]["usable"] == workers, seconds, f"{workers} usable workers")
+        try:
+            until(lambda: self.health()[0] == 200 and
+                  self.health()[2]["workers"]["usable"] == workers, seconds,
+                  f"{workers} usable workers")
+        except AssertionError as late:  # a worker that has died since says why
+            logs = "".join(line for worker in self.workers for line in worker.log)
+            raise AssertionError(f"{late}\n{logs[-4000:]}") from late
 
     def metrics(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.gateway.metrics, timeout=10)
