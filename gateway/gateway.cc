@@ -16,6 +16,7 @@
 #include "gateway/loop/asio_loop.h"
 #include "gateway/session/front_door.h"
 #include "gateway/session/request_registry.h"
+#include "gateway/upstream/channel.h"
 #include "gateway/upstream/discovery.h"
 #include "gateway/upstream/grpc_worker_client.h"
 #include "gateway/upstream/tokenizer_client.h"
@@ -108,6 +109,7 @@ struct Gateway::Parts {
   RequestRegistry requests;
   ModelTextCell text;
   std::unique_ptr<Jinja> jinja;
+  Channels channels;  // what the loops still hold of calls goes before them
   AsioLoop upstream;  // watches, probes, template compilation: nothing that a client waits for
   LoopGroup loops;
   std::unique_ptr<Timer> ticks;
@@ -135,12 +137,12 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   p.jinja = *std::move(jinja);
   p.workers = std::make_unique<LeastLoadPool>(
       WorkerPoolConfig{},
-      [tls = WorkerTls(config)](const std::string& address) {
-        return NewGrpcWorkerClient(address, tls);
+      [&p, tls = WorkerTls(config)](const std::string& address) {
+        return NewGrpcWorkerClient(address, tls, p.channels);
       },
       p.upstream);
   auto tokenizer = NewGrpcTokenizerClient(
-      config.tokenizer, config.upstream_tls, p.upstream,
+      config.tokenizer, config.upstream_tls, p.channels, p.upstream,
       [&p](std::shared_ptr<const Vocabulary> vocabulary) { p.Publish(std::move(vocabulary)); });
   if (!tokenizer.ok()) return tokenizer.status();
   p.tokenizer = *std::move(tokenizer);
@@ -183,8 +185,8 @@ bool Gateway::Drain() {
   const absl::Time end = absl::Now() + absl::Seconds(p.config.drain_timeout_s);
   const bool finished = p.admission.WaitIdle(end - absl::Now());
   p.http->StopAccepting();
-  // The last bytes are on their way when the last ticket is back.
-  p.http->WaitForConnections(kLastBytes);
+  // The last bytes are on their way when the last ticket is back. Who is not done has had its time.
+  if (finished) p.http->WaitForConnections(kLastBytes);
   return finished;
 }
 

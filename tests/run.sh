@@ -71,5 +71,4 @@ fi
 # ---- Run -----------------------------------------------------------------------------------------
 say "Testing"
 pattern=$(IFS='|'; echo "${layers[*]:-}")
-# Real processes and clocks on a shared machine: a case that fails is tried again, and both are shown.
-exec ctest --test-dir "$out" --output-on-failure --no-tests=error --repeat until-pass:3 -j 2 ${pattern:+-L "^($pattern)$"}
+exec ctest --test-dir "$out" --output-on-failure --no-tests=error -j 2 ${pattern:+-L "^($pattern)$"}

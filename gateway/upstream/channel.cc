@@ -1,6 +1,11 @@
 #include "gateway/upstream/channel.h"
 
+#include <absl/base/thread_annotations.h>
+#include <absl/synchronization/mutex.h>
 #include <grpcpp/grpcpp.h>
+
+#include <utility>
+#include <vector>
 
 namespace behemoth::gateway {
 namespace {
@@ -18,10 +23,8 @@ constexpr char kServiceConfig[] = R"({
 // The longest prompt that is repeated; gRPC's own bound is 256 KiB.
 constexpr int kRetryBufferBytes = 4 << 20;
 
-}  // namespace
-
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
-                                                           const support::ClientTlsConfig& tls) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Open(const std::string& address,
+                                                    const support::ClientTlsConfig& tls) {
   auto credentials = support::ClientCredentials(tls);
   if (!credentials.ok()) return credentials.status();
   grpc::ChannelArguments arguments;
@@ -43,6 +46,53 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kRetryBufferBytes);
   if (!tls.server_name.empty()) arguments.SetSslTargetNameOverride(tls.server_name);
   return grpc::CreateCustomChannel(address, *credentials, arguments);
+}
+
+}  // namespace
+
+struct Channels::Returned {
+  // Any thread, gRPC's too.
+  void Add(std::shared_ptr<grpc::Channel> channel) {
+    absl::MutexLock lock(&mutex);
+    channels.push_back(std::move(channel));
+    --lent;
+  }
+  std::vector<std::shared_ptr<grpc::Channel>> Take() {
+    absl::MutexLock lock(&mutex);
+    return std::exchange(channels, {});
+  }
+
+  absl::Mutex mutex;
+  int lent ABSL_GUARDED_BY(mutex) = 0;
+  std::vector<std::shared_ptr<grpc::Channel>> channels ABSL_GUARDED_BY(mutex);
+};
+
+Channels::Channels() : returned_(std::make_shared<Returned>()) {}
+
+Channels::~Channels() {
+  {
+    absl::MutexLock lock(&returned_->mutex);
+    const auto all_back = [this] {
+      returned_->mutex.AssertHeld();
+      return returned_->lent == 0;
+    };
+    returned_->mutex.Await(absl::Condition(&all_back));
+  }
+  returned_->Take();
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> Channels::Make(const std::string& address,
+                                                              const support::ClientTlsConfig& tls) {
+  returned_->Take();
+  auto channel = Open(address, tls);
+  if (!channel.ok()) return channel.status();
+  absl::MutexLock lock(&returned_->mutex);
+  ++returned_->lent;
+  grpc::Channel* const raw = channel->get();
+  return std::shared_ptr<grpc::Channel>(
+      raw, [channel = *std::move(channel), returned = returned_](grpc::Channel*) mutable {
+        returned->Add(std::move(channel));
+      });
 }
 
 }  // namespace behemoth::gateway

@@ -186,9 +186,9 @@ class GrpcTokenizerClient final : public TokenizerClient {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TokenizerClient>> NewGrpcTokenizerClient(
-    const std::string& address, const support::ClientTlsConfig& tls, Loop& loop,
+    const std::string& address, const support::ClientTlsConfig& tls, Channels& channels, Loop& loop,
     std::function<void(std::shared_ptr<const Vocabulary>)> on_vocabulary) {
-  auto channel = MakeChannel(address, tls);
+  auto channel = channels.Make(address, tls);
   if (!channel.ok()) return channel.status();
   auto shared = std::make_shared<Shared>();
   shared->stub = pb::TokenizerService::NewStub(*channel);

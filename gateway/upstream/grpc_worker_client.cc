@@ -381,8 +381,8 @@ class GrpcWorkerClient final : public WorkerClient {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerClient>> NewGrpcWorkerClient(
-    const std::string& address, const support::ClientTlsConfig& tls) {
-  auto channel = MakeChannel(address, tls);
+    const std::string& address, const support::ClientTlsConfig& tls, Channels& channels) {
+  auto channel = channels.Make(address, tls);
   if (!channel.ok()) return channel.status();
   return std::make_unique<GrpcWorkerClient>(*channel);
 }

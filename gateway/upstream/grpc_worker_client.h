@@ -12,7 +12,10 @@
 
 namespace behemoth::gateway {
 
+class Channels;
+
+// `channels` outlives the client and its calls.
 absl::StatusOr<std::unique_ptr<WorkerClient>> NewGrpcWorkerClient(
-    const std::string& address, const support::ClientTlsConfig& tls);
+    const std::string& address, const support::ClientTlsConfig& tls, Channels& channels);
 
 }  // namespace behemoth::gateway

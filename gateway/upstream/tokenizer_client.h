@@ -56,10 +56,12 @@ class TokenizerClient {
   virtual bool available() const = 0;
 };
 
+class Channels;
+
 // `on_vocabulary` runs on `loop` for the first vocabulary and each one that differs. `loop`
-// outlives the client and is stopped before it is destroyed.
+// outlives the client and is stopped before it is destroyed; `channels` outlives both.
 absl::StatusOr<std::unique_ptr<TokenizerClient>> NewGrpcTokenizerClient(
-    const std::string& address, const support::ClientTlsConfig& tls, Loop& loop,
+    const std::string& address, const support::ClientTlsConfig& tls, Channels& channels, Loop& loop,
     std::function<void(std::shared_ptr<const Vocabulary>)> on_vocabulary);
 
 }  // namespace behemoth::gateway

@@ -25,7 +25,7 @@ WIDTHS = {390: 844, 1440: 900}
 SCREENSHOTS = os.environ.get("BEHEMOTH_SCREENSHOTS")
 WAIT_MS = 120_000  # a busy machine: 90 tokens of the tiny model take a minute there
 IDLE, BUSY = "#send:not([hidden])", "#stop:not([hidden])"
-LONG = {"ignore_eos": True, "max_tokens": 900}  # 20 s of the tiny model: time to stop it
+LONG = {"ignore_eos": True, "max_tokens": 900}  # 4 s of the tiny model at the least: time to stop it
 
 
 @pytest.fixture(scope="session")

@@ -177,13 +177,14 @@ class Cluster:
         return call(self.port, "GET", "/health")
 
     def until_usable(self, workers, seconds=30):
-        try:
-            until(lambda: self.health()[0] == 200 and
-                  self.health()[2]["workers"]["usable"] == workers, seconds,
-                  f"{workers} usable workers")
-        except AssertionError as late:  # a worker that has died since says why
-            logs = "".join(line for worker in self.workers for line in worker.log)
-            raise AssertionError(f"{late}\n{logs[-4000:]}") from late
+        def usable():
+            # Who has died since it was ready says why.
+            assert not all(worker.process.poll() for worker in self.workers), \
+                "".join(line for worker in self.workers for line in worker.log)
+            status, _, health = self.health()
+            return status == 200 and health["workers"]["usable"] == workers
+
+        until(usable, seconds, f"{workers} usable workers")
 
     def metrics(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.gateway.metrics, timeout=10)

@@ -57,8 +57,12 @@ class Clients:
             elif kind == "unknown":
                 call(self.cluster.port, "GET", "/nowhere")
             elif kind == "leaves":
-                Stream(self.cluster.port, 400, hang_up_after=draw.randint(1, 20)).ended(120)
-                self.count("left")
+                stream = Stream(self.cluster.port, 400, hang_up_after=draw.randint(1, 20))
+                stream.ended(120)
+                # Its worker may die before it leaves.
+                error = stream.error["code"] if isinstance(stream.error, dict) else stream.error
+                refused = stream.status != 200 and stream.status
+                self.count(error or refused or "left")
             else:
                 stream = Stream(self.cluster.port, draw.randint(5, 40) if kind == "short" else 200)
                 stream.ended(120)
