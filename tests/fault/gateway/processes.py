@@ -152,7 +152,9 @@ class Cluster:
         self.workers = [self.start_worker(port) for port in self.worker_ports]
         self.gateway = self.start_gateway()
         self.port = self.gateway.port
-        self.until_usable(workers)
+        until(lambda: self.usable(workers) or self.workers[0].process.poll(), 30, "usable workers")
+        # One that dies between being reachable and being ready says why.
+        assert not self.workers[0].process.poll(), "".join(self.workers[0].log)
 
     def start(self, name, *arguments, heard=True):
         self.all.append(Process(name, *arguments, heard=heard))
@@ -176,15 +178,12 @@ class Cluster:
     def health(self):
         return call(self.port, "GET", "/health")
 
-    def until_usable(self, workers, seconds=30):
-        def usable():
-            # Who has died since it was ready says why.
-            assert not all(worker.process.poll() for worker in self.workers), \
-                "".join(line for worker in self.workers for line in worker.log)
-            status, _, health = self.health()
-            return status == 200 and health["workers"]["usable"] == workers
+    def usable(self, workers):
+        status, _, health = self.health()
+        return status == 200 and health["workers"]["usable"] == workers
 
-        until(usable, seconds, f"{workers} usable workers")
+    def until_usable(self, workers, seconds=30):
+        until(lambda: self.usable(workers), seconds, f"{workers} usable workers")
 
     def metrics(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.gateway.metrics, timeout=10)
