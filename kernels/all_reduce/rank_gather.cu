@@ -44,34 +44,16 @@ KernelError LaunchFor(const RankGatherArgs& args, const LaunchContext& context) 
 }  // namespace
 
 KernelError LaunchRankGather(const RankGatherArgs& args, const LaunchContext& context) {
-  const RankMeeting& meeting = args.meeting;
-  if (meeting.rank < 0 || meeting.rank >= meeting.ranks) {
-    return {kInvalidArgument, "rank gather: rank"};
-  }
   if (args.cols <= 0 || args.cols % 4 != 0) return {kInvalidArgument, "rank gather: cols"};
-  if (args.stride % 4 != 0 || args.stride < meeting.ranks * args.cols) {
+  if (args.stride % 4 != 0 || args.stride < args.meeting.ranks * args.cols) {
     return {kInvalidArgument, "rank gather: stride"};
   }
-  if (args.out == nullptr || meeting.aborted == nullptr) {
-    return {kInvalidArgument, "rank gather: pointer"};
-  }
-  for (int rank = 0; rank < meeting.ranks && rank < kMaxRanks; ++rank) {
-    if (args.parts[rank] == nullptr || meeting.flags[rank] == nullptr) {
-      return {kInvalidArgument, "rank gather: parts, flags"};
-    }
-  }
-  if (args.rows <= 0) return {};
+  if (args.out == nullptr) return {kInvalidArgument, "rank gather: out"};
   if (args.rows > 65535) return {kInvalidArgument, "rank gather: rows"};
-  switch (meeting.ranks) {
-    case 2:
-      return LaunchFor<2>(args, context);
-    case 4:
-      return LaunchFor<4>(args, context);
-    case 8:
-      return LaunchFor<8>(args, context);
-    default:
-      return {kInvalidArgument, "rank gather: ranks"};
-  }
+  if (const KernelError wrong = CheckMeeting(args.meeting, args.parts); !wrong.ok()) return wrong;
+  if (args.rows <= 0) return {};
+  return ForRanks(args.meeting.ranks,
+                  [&](auto ranks) { return LaunchFor<ranks()>(args, context); });
 }
 
 }  // namespace behemoth::kernels

@@ -1,6 +1,8 @@
 // How the kernels of several ranks meet; the contract is RankMeeting's (all_reduce.h).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/all_reduce/all_reduce.h"
 
 namespace behemoth::kernels {
@@ -45,6 +47,34 @@ __device__ void Meet(const RankMeeting& meeting, int block, int blocks) {
   if (!counts || atomicAdd(own + kKnowing, 1) != static_cast<uint32_t>(blocks - 1)) return;
   own[kKnowing] = 0;
   own[kLaunches] += 1;
+}
+
+// ---- Host ---------------------------------------------------------------------------------------
+
+// What every launch asks of its meeting and of the ranks' parts.
+template <typename Part>
+KernelError CheckMeeting(const RankMeeting& meeting, const Part* const (&parts)[kMaxRanks]) {
+  if (meeting.ranks != 2 && meeting.ranks != 4 && meeting.ranks != 8) {
+    return {kInvalidArgument, "rank meeting: ranks"};
+  }
+  if (meeting.rank < 0 || meeting.rank >= meeting.ranks) {
+    return {kInvalidArgument, "rank meeting: rank"};
+  }
+  if (meeting.aborted == nullptr) return {kInvalidArgument, "rank meeting: aborted"};
+  for (int rank = 0; rank < meeting.ranks; ++rank) {
+    if (parts[rank] == nullptr || meeting.flags[rank] == nullptr) {
+      return {kInvalidArgument, "rank meeting: parts, flags"};
+    }
+  }
+  return {};
+}
+
+// launch(std::integral_constant<int, ranks>) of a checked meeting.
+template <typename LaunchFor>
+KernelError ForRanks(int ranks, LaunchFor launch) {
+  if (ranks == 2) return launch(std::integral_constant<int, 2>());
+  if (ranks == 4) return launch(std::integral_constant<int, 4>());
+  return launch(std::integral_constant<int, 8>());
 }
 
 }  // namespace behemoth::kernels

@@ -59,18 +59,10 @@ KernelError LaunchFor(const RankSumArgs& args, const LaunchContext& context) {
 
 KernelError LaunchRankSum(const RankSumArgs& args, const LaunchContext& context) {
   const RmsNormArgs& row = args.row;
-  const RankMeeting& meeting = args.meeting;
-  if (meeting.rank < 0 || meeting.rank >= meeting.ranks) {
-    return {kInvalidArgument, "rank sum: rank"};
-  }
   if (row.hidden <= 0 || row.hidden % 8 != 0) return {kInvalidArgument, "rank sum: hidden"};
-  if (row.residual == nullptr || row.delta != nullptr || meeting.aborted == nullptr) {
-    return {kInvalidArgument, "rank sum: pointer"};
-  }
-  for (int rank = 0; rank < meeting.ranks && rank < kMaxRanks; ++rank) {
-    if (args.parts[rank] == nullptr || meeting.flags[rank] == nullptr) {
-      return {kInvalidArgument, "rank sum: parts, flags"};
-    }
+  if (const KernelError wrong = CheckMeeting(args.meeting, args.parts); !wrong.ok()) return wrong;
+  if (row.residual == nullptr || row.delta != nullptr) {
+    return {kInvalidArgument, "rank sum: residual, delta"};
   }
   const bool no_output = row.out.plain == nullptr && row.out.packed == nullptr;
   if (row.gamma != nullptr &&
@@ -78,16 +70,8 @@ KernelError LaunchRankSum(const RankSumArgs& args, const LaunchContext& context)
     return {kInvalidArgument, "rank sum: out"};
   }
   if (row.rows <= 0) return {};
-  switch (meeting.ranks) {
-    case 2:
-      return LaunchFor<2>(args, context);
-    case 4:
-      return LaunchFor<4>(args, context);
-    case 8:
-      return LaunchFor<8>(args, context);
-    default:
-      return {kInvalidArgument, "rank sum: ranks"};
-  }
+  return ForRanks(args.meeting.ranks,
+                  [&](auto ranks) { return LaunchFor<ranks()>(args, context); });
 }
 
 }  // namespace behemoth::kernels

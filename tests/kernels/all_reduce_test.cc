@@ -213,8 +213,13 @@ TEST_P(RankSumTest, AnAbortEndsTheWait) {
 INSTANTIATE_TEST_SUITE_P(Ranks, RankSumTest, testing::Values(2, 4, 8));
 
 TEST(RankSumArgsTest, WhatCannotBeSummedIsRefusedByName) {
-  if (Gpus() == 0) GTEST_SKIP() << "no CUDA device on this machine; run on a GPU machine";
-  EXPECT_STREQ(LaunchRankSum({.meeting = {.rank = 2, .ranks = 2}}, {}).operation, "rank sum: rank");
+  EXPECT_STREQ(
+      LaunchRankSum({.meeting = {.rank = 2, .ranks = 2}, .row = {.hidden = 8}}, {}).operation,
+      "rank meeting: rank");
+  EXPECT_STREQ(LaunchRankSum({.meeting = {.ranks = 3}, .row = {.hidden = 8}}, {}).operation,
+               "rank meeting: ranks");
+  EXPECT_STREQ(LaunchRankGather({.meeting = {.ranks = 2}, .cols = 6}, {}).operation,
+               "rank gather: cols");
   EXPECT_STREQ(LaunchRankSum({.meeting = {.ranks = 2}, .row = {.hidden = 12}}, {}).operation,
                "rank sum: hidden");
 }
