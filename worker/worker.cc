@@ -259,7 +259,7 @@ absl::Status Worker::Load() {
                                      probe_.get(), std::move(hooks));
   engine_->Start();
   running_engine_ = engine_.get();
-  service_->Attach(engine_.get(), ranks_.devices.front()->takes_masks() ? forms_.get() : nullptr);
+  service_->Attach(engine_.get(), forms_.get());
   return absl::OkStatus();
 }
 

@@ -62,8 +62,6 @@ class Device {
   virtual int32_t tokens_per_block() const = 0;
   virtual int32_t pipeline_depth() const = 0;
   virtual int32_t token_multiple() const { return 1; }  // RunnerLimits::token_multiple
-  // Whether samples may have a mask (StepSample::mask). Without it no request can have a structure.
-  virtual bool takes_masks() const { return true; }
   virtual KvType default_kv_type() const = 0;
   virtual int32_t default_step_tokens() const = 0;  // max_step_tokens, where nothing is said
   virtual uint64_t default_kv_bytes() const = 0;    // 0 = all that is left

@@ -42,7 +42,7 @@ absl::StatusOr<absl::Duration> IntervalOf(const v1::WatchLoadRequest& request) {
 }
 
 absl::Status NoForms() {
-  return absl::UnimplementedError("structure: not on this worker's device");
+  return absl::UnimplementedError("structure: this service compiles none");
 }
 
 // A stream that ends with its first word.

@@ -25,7 +25,7 @@ class WorkerService : public v1::WorkerService::CallbackService {
   WorkerService(const RequestLimits& limits, const StatusBoard* board, LoadFeed* feed,
                 StreamWriter* writer, DoorObserver* observer);
 
-  // Once, when the engine runs. Both outlive the server. `forms` null: the device knows no masks.
+  // Once, when the engine runs. Both outlive the server. `forms` null: no structures, for tests.
   void Attach(Engine* engine, FormCompiler* forms) {
     forms_ = forms;
     engine_.store(engine, std::memory_order_release);
