@@ -41,9 +41,7 @@ absl::StatusOr<absl::Duration> IntervalOf(const v1::WatchLoadRequest& request) {
   return interval;
 }
 
-absl::Status NoForms() {
-  return absl::UnimplementedError("structure: this service compiles none");
-}
+absl::Status NoForms() { return absl::UnimplementedError("structure: this service compiles none"); }
 
 // A stream that ends with its first word.
 class Refusal : public grpc::ServerWriteReactor<v1::WatchLoadResponse> {
