@@ -23,7 +23,7 @@ build_binaries() {
   local cuda=off
   [ "${1:-}" = cuda ] && cuda=on && "$root/deploy/local/fetch_cuda.sh"
   configure "$out" -DCMAKE_BUILD_TYPE=Release -DBEHEMOTH_CUDA=$cuda \
-    "-DBEHEMOTH_COMPONENTS=tokenizer_svc;gateway;worker;kernels" "-DBEHEMOTH_COMMIT=${COMMIT:-}"
+    "-DBEHEMOTH_COMPONENTS=kernels;tokenizer_svc;gateway;worker" "-DBEHEMOTH_COMMIT=${COMMIT:-}"
   build "$out" behemoth-gateway behemoth-tokenizer behemoth-worker
   strip "$out"/bin/behemoth-{gateway,tokenizer,worker}
 }

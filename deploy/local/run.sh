@@ -50,7 +50,7 @@ out="$root/build/release"
 # A build folder that the tests configured serves as well, unless it lacks the CUDA that is asked for.
 if [ ! -f "$out/build.ninja" ] || { [ $cuda = on ] && ! grep -q '^BEHEMOTH_CUDA:.*=on' "$out/CMakeCache.txt"; }; then
   configure "$out" -DCMAKE_BUILD_TYPE=Release -DBEHEMOTH_CUDA=$cuda \
-    "-DBEHEMOTH_COMPONENTS=tokenizer_svc;gateway;worker;kernels"
+    "-DBEHEMOTH_COMPONENTS=kernels;tokenizer_svc;gateway;worker"
 fi
 build "$out" behemoth-gateway behemoth-tokenizer behemoth-worker
 

@@ -1,5 +1,5 @@
 // The prefill GEMM's door, stripes, and the tiles of wgmma.
-#include "kernels/w4a16_gemm/async_family.h"
+#include "kernels/w4a16_gemm/families.h"
 #include "kernels/w4a16_gemm/prefill_gemm_kernel.cuh"
 
 namespace behemoth::kernels {

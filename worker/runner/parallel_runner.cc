@@ -11,7 +11,7 @@ namespace behemoth::worker {
 namespace {
 
 // What ranks that only waited for another one need to come back once the group has ended.
-constexpr absl::Duration kReturnTime = absl::Seconds(1);
+constexpr absl::Duration kReturnTime = absl::Milliseconds(500);
 
 }  // namespace
 
