@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 #include <random>
 #include <thread>
 #include <utility>
@@ -149,8 +149,9 @@ std::vector<std::vector<float>> ModelHarness::Step(const std::vector<Piece>& pie
   StepOnPart(plan, parts_.front());
   for (std::thread& thread : threads) thread.join();
   const std::vector<float>& all = parts_.front().logits;
+  const auto bits = [](float logit) { return std::bit_cast<uint32_t>(logit); };
   for (const Part& part : parts_) {
-    EXPECT_EQ(std::memcmp(part.logits.data(), all.data(), 4 * all.size()), 0) << "of two ranks";
+    EXPECT_TRUE(std::ranges::equal(part.logits, all, {}, bits, bits)) << "two ranks differ";
   }
   result_ = parts_.front().result;
   std::vector<std::vector<float>> logits;
