@@ -6,6 +6,7 @@ The full number, by hand (worker/README.md has the figures):
     pytest -s tests/integration/worker/test_solo_runs.py --requests 10000
 """
 
+import os
 import queue
 import random
 import threading
@@ -259,6 +260,7 @@ def test_every_text_is_bitwise_its_solo_run(stubs, request):
         assert worker.stop() == 0
     assert storm.ended == count
     assert descriptors_after <= descriptors_before
-    assert bytes_after <= bytes_before * 1.02 + (4 << 20)  # glibc's arenas settle slowly
+    if "BEHEMOTH_SANITIZE" not in os.environ:  # a sanitizer keeps what was freed
+        assert bytes_after <= bytes_before * 1.02 + (4 << 20)  # glibc's arenas settle slowly
     assert storm.preemptions > 0 and storm.cached > 0 and all(storm.left.values())
     assert most_rows > CONCURRENT // 2
