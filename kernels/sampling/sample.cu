@@ -69,6 +69,9 @@ KernelError LaunchSample(const SampleArgs& args, const LaunchContext& context) {
   if (args.scratch == nullptr) {
     return {kInvalidArgument, "sample: scratch"};
   }
+  if (args.history != nullptr && (args.repeats == nullptr || args.history_stride > kMaxHistory)) {
+    return {kInvalidArgument, "sample: history"};
+  }
   if (args.rows <= 0) return {};
   const LaunchShape shape = {dim3(args.rows), dim3(kThreads)};
   return args.vocabulary <= kHeldVocabulary ? Launch(SampleKernel<true>, shape, context, args)

@@ -27,6 +27,8 @@ namespace behemoth::kernels {
 
 inline constexpr int kMaxTopLogprobs = 20;
 inline constexpr int kMaxVocabulary = 262144;
+inline constexpr int64_t kMaxHistory = int64_t{1} << 21;
+inline constexpr int kMaxDryAllowedLength = 1024;
 inline constexpr int kHeldVocabulary = 32768;  // up to here a row lives in registers
 inline constexpr float kGreedyTemperature = 1e-5f;
 
@@ -74,7 +76,7 @@ struct SlotSampling {
   // With has_history; what they look back at.
   float dry_multiplier = 0.0f;  // 0: no DRY
   float dry_base = 1.75f;
-  int32_t dry_allowed_length = 2;  // 1..1,024
+  int32_t dry_allowed_length = 2;  // 1..kMaxDryAllowedLength
   int32_t dry_last_n = 0;          // 0: all
   int32_t banned_sequences = 0;    // how many the slot's line of SampleArgs::phrases has
   int32_t spanning_breakers = 0;
@@ -131,9 +133,12 @@ struct SampleArgs {
   const int32_t* mask_line = nullptr;  // [rows], with `mask`
   // Of slots with has_history; null if there are none. A sequence's ids before `position`; the
   // sampled one is added. Ids are within the vocabulary.
-  int32_t* history = nullptr;          // [slots, history_stride]
-  int64_t history_stride = 0;          // > every position
-  int32_t* breaker_end = nullptr;      // [slots]: behind the last DRY breaker, as far as known
+  int32_t* history = nullptr;      // [slots, history_stride]
+  int64_t history_stride = 0;      // > every position, <= kMaxHistory
+  int32_t* breaker_end = nullptr;  // [slots]: behind the last DRY breaker, as far as known
+  // [slots, history_stride], the kernel's own: what a step knows of repeats, for the next one. The
+  // host zeroes a slot's line when it binds the slot to a sequence with DRY.
+  uint32_t* repeats = nullptr;
   const uint32_t* breakers = nullptr;  // [slots, ceil(vocabulary / 32)]: bit set = a breaker
   const int32_t* phrases = nullptr;    // [slots, kPhraseWords]
   int32_t* slot_token = nullptr;       // [slots] or null: the token for the next step's embedding

@@ -15,12 +15,19 @@ class StagedSampler : public RowSampler<false> {
         second_(Scratch(args, row, /*second=*/true)),
         logits_(second_, words_.sweeps()),
         history_(args.history + slot_ * args.history_stride),
+        repeats_(args.repeats + slot_ * args.history_stride),
         phrases_(args.phrases + static_cast<int64_t>(slot_) * kPhraseWords) {}
 
   __device__ void Run() { RunAs(*this); }
 
  private:
   friend class RowSampler<false>;
+
+  // A word of SampleArgs::repeats: the position of the step that wrote it over the repeat's length.
+  static constexpr int kRepeatBits = 11;
+  static constexpr uint32_t kRepeatMask = (1u << kRepeatBits) - 1;
+  static_assert(kMaxDryAllowedLength + kMaxDryExcess <= static_cast<int>(kRepeatMask));
+  static_assert(kMaxHistory << kRepeatBits <= int64_t{1} << 32);
 
   // ---- Before temperature -----------------------------------------------------------------------
 
@@ -95,18 +102,45 @@ class StagedSampler : public RowSampler<false> {
     __syncthreads();
     bool found = false;
     const int32_t last = history_[length - 1];
-    for (int32_t at = start + static_cast<int32_t>(threadIdx.x); at < length - 1; at += kThreads) {
-      if (history_[at] != last) continue;
-      const int32_t bound = min(most, at + 1 - start);
-      int32_t repeated = 1;
-      while (repeated < bound && history_[at - repeated] == history_[length - 1 - repeated]) {
-        ++repeated;
+    constexpr int kAtOnce = 8;  // loads on their way: the ids come from beyond L2
+    for (int32_t first = start + static_cast<int32_t>(threadIdx.x); first < length - 1;
+         first += kAtOnce * kThreads) {
+      uint32_t places = 0;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int32_t at = first + i * kThreads;
+        if (at < length - 1 && history_[at] == last) places |= 1u << i;
       }
-      if (repeated < allowed || IsBreaker(history_[at + 1])) continue;
-      atomicMax(second_ + history_[at + 1], static_cast<uint32_t>(repeated));
-      found = true;
+      for (; places != 0; places &= places - 1) {
+        const int32_t at = first + (__ffs(static_cast<int>(places)) - 1) * kThreads;
+        const int32_t repeated = RepeatAt(at, min(most, at + 1 - start));
+        if (repeated < allowed || IsBreaker(history_[at + 1])) continue;
+        uint32_t* const longest = second_ + history_[at + 1];
+        if (*longest < static_cast<uint32_t>(repeated)) {
+          atomicMax(longest, static_cast<uint32_t>(repeated));
+        }
+        found = true;
+      }
     }
     return __syncthreads_or(found) != 0;
+  }
+
+  // How many tokens up to `at`, where the last token stood, equal the sequence's last ones; at most
+  // `bound`. At this distance the step before has found one less, or it has not looked: then they
+  // are counted. From a step to the next `bound` grows by one at most, so the one that cut the
+  // remembered number short does no harm.
+  __device__ int32_t RepeatAt(int32_t at, int32_t bound) {
+    uint32_t* const known = repeats_ + (position_ - 1 - at);
+    int32_t repeated = 1;
+    if (*known >> kRepeatBits == static_cast<uint32_t>(position_ - 1)) {
+      repeated = min(static_cast<int32_t>(*known & kRepeatMask) + 1, bound);
+    } else {
+      while (repeated < bound && history_[at - repeated] == history_[position_ - 1 - repeated]) {
+        ++repeated;
+      }
+    }
+    *known = static_cast<uint32_t>(position_) << kRepeatBits | static_cast<uint32_t>(repeated);
+    return repeated;
   }
 
   // ---- From temperature on ----------------------------------------------------------------------
@@ -326,6 +360,7 @@ class StagedSampler : public RowSampler<false> {
   uint32_t* const second_;
   RowWords<false> logits_;
   const int32_t* const history_;
+  uint32_t* const repeats_;  // by the distance from the last token
   const int32_t* const phrases_;
   float top_ = 0.0f, inverse_ = 1.0f, smoothing_ = 0.0f;  // what the masses stand for
   uint32_t least_ = 1;                                    // masses below it are out

@@ -35,6 +35,7 @@ struct Batch {
     const size_t slots = static_cast<size_t>(rows);
     history.assign(slots * kContext, 0);
     breaker_end.assign(slots, 0);
+    repeats.assign(slots * kContext, 0);
     breakers.assign(slots * ((static_cast<size_t>(vocabulary) + 31) / 32), 0);
     phrases.assign(slots * kPhraseWords, 0);
     mask_line.assign(static_cast<size_t>(rows), -1);
@@ -55,7 +56,7 @@ struct Batch {
   std::vector<float> logits, bias;
   std::vector<int32_t> slot, position;
   std::vector<SlotSampling> sampling;
-  std::vector<uint32_t> use, mask, breakers;
+  std::vector<uint32_t> use, mask, breakers, repeats;
   std::vector<int32_t> mask_line, history, breaker_end, phrases;
 };
 
@@ -63,18 +64,22 @@ struct Outcome {
   std::vector<SampleOutput> out;
   std::vector<TopToken> top;
   std::vector<uint32_t> use;
-  std::vector<int32_t> slot_token, history;
+  std::vector<int32_t> slot_token, history, breaker_end;
+  std::vector<uint32_t> repeats;
 };
 
 Outcome Blank(const Batch& b) {
   return {std::vector<SampleOutput>(static_cast<size_t>(b.rows), {-7, SampleStatus::kOk, 0, 0}),
-          std::vector<TopToken>(static_cast<size_t>(b.rows) * kMaxTopLogprobs, {-7, 0}), b.use,
-          std::vector<int32_t>(static_cast<size_t>(b.rows), -7), b.history};
+          std::vector<TopToken>(static_cast<size_t>(b.rows) * kMaxTopLogprobs, {-7, 0}),
+          b.use,
+          std::vector<int32_t>(static_cast<size_t>(b.rows), -7),
+          b.history,
+          b.breaker_end,
+          b.repeats};
 }
 
 Outcome RunReference(const Batch& b) {
   Outcome o = Blank(b);
-  std::vector<int32_t> breaker_end = b.breaker_end;
   reference::Sample({.logits = b.logits.data(),
                      .logits_stride = b.stride,
                      .vocabulary = b.vocabulary,
@@ -87,7 +92,7 @@ Outcome RunReference(const Batch& b) {
                      .mask_line = b.mask_line.data(),
                      .history = o.history.data(),
                      .history_stride = kContext,
-                     .breaker_end = breaker_end.data(),
+                     .breaker_end = o.breaker_end.data(),
                      .breakers = b.breakers.data(),
                      .phrases = b.phrases.data(),
                      .slot_token = o.slot_token.data(),
@@ -105,7 +110,7 @@ Outcome RunDevice(const Batch& b) {
   const DeviceArray<uint32_t> use(b.use), mask(b.mask);
   const DeviceArray<int32_t> mask_line(b.mask_line), history(b.history);
   const DeviceArray<int32_t> breaker_end(b.breaker_end), phrases(b.phrases);
-  const DeviceArray<uint32_t> breakers(b.breakers);
+  const DeviceArray<uint32_t> breakers(b.breakers), repeats(b.repeats);
   const DeviceArray<SampleOutput> out(o.out);
   const DeviceArray<TopToken> top(o.top);
   const DeviceArray<uint8_t> scratch(
@@ -123,6 +128,7 @@ Outcome RunDevice(const Batch& b) {
                                           .history = history.get(),
                                           .history_stride = kContext,
                                           .breaker_end = breaker_end.get(),
+                                          .repeats = repeats.get(),
                                           .breakers = breakers.get(),
                                           .phrases = phrases.get(),
                                           .slot_token = slot_token.get(),
@@ -132,8 +138,8 @@ Outcome RunDevice(const Batch& b) {
                                           .rows = b.rows},
                                          {});
   EXPECT_TRUE(error.ok()) << error.operation << " " << error.code;
-  return {out.Download(), top.Download(), use.Download(), slot_token.Download(),
-          history.Download()};
+  return {out.Download(),     top.Download(),         use.Download(),    slot_token.Download(),
+          history.Download(), breaker_end.Download(), repeats.Download()};
 }
 
 void ExpectEqual(const Outcome& actual, const Outcome& expected) {
@@ -273,6 +279,37 @@ TEST_P(SampleVocabularies, RepeatsAndBannedSequences) {
 }
 INSTANTIATE_TEST_SUITE_P(All, SampleVocabularies,
                          testing::Values(1, 5, 512, 4097, 32000, 32768, 32769, 131072));
+
+// The next step finds what the last one left on the device. Half of the rows are made to go round
+// in circles of one to four ids, so that their repeats grow to the longest; the others draw from
+// few. Now and then a row is bound again, which forgets what is known and nothing else.
+TEST(SampleTest, RepeatsAreRememberedFromStepToStep) {
+  SKIP_WITHOUT_GPU();
+  Batch b(5, 36, 20);
+  Mix(&b);
+  MixHistories(&b);
+  int long_repeats = 0;
+  for (int step = 0; step < 190; ++step) {
+    for (int row = 0; row < b.rows; ++row) {
+      const size_t slot = static_cast<size_t>(b.slot[static_cast<size_t>(row)]);
+      b.of_row(row).dry_multiplier = 0.4f;
+      b.of_row(row).dry_base = 1.0f + 0.001f * static_cast<float>(row % 4);
+      for (int id = 0; id < b.vocabulary; ++id) b.logit(row, id) = b.values.Normal();
+      const int circle = row % 2 == 0 ? 1 + row / 2 % 4 : 0;
+      if (circle > 0) b.logit(row, b.position[static_cast<size_t>(row)] % circle) += 30.0f;
+      if (b.values.Below(60) > 0) continue;
+      std::fill_n(b.repeats.begin() + static_cast<int64_t>(slot) * kContext, kContext, 0u);
+    }
+    const Outcome actual = RunDevice(b), expected = RunReference(b);
+    ExpectEqual(actual, expected);
+    if (testing::Test::HasFailure()) FAIL() << "step " << step;
+    b.use = actual.use, b.history = actual.history;
+    b.breaker_end = actual.breaker_end, b.repeats = actual.repeats;
+    for (int32_t& position : b.position) ++position;
+    for (const uint32_t word : b.repeats) long_repeats += (word & 2047) > 150;
+  }
+  EXPECT_GT(long_repeats, 0);
+}
 
 TEST(SampleTest, FlatDistributionsAreBisectedToTheEnd) {
   SKIP_WITHOUT_GPU();

@@ -72,24 +72,34 @@ void TokenHistory::BanCompletions(std::span<float> logits) const {
   }
 }
 
-int32_t TokenHistory::MatchBefore(int32_t end, int32_t most) const {
-  const TokenId* last = tokens_.data() + tokens_.size();
-  const TokenId* here = tokens_.data() + end;
-  int32_t length = 0;
-  while (length < most && here[-1 - length] == last[-1 - length]) ++length;
+int32_t TokenHistory::RepeatAt(int32_t at, int32_t bound) {
+  const auto tokens = static_cast<int32_t>(tokens_.size());
+  Repeat& known = followed_[static_cast<size_t>(tokens - 1 - at)];
+  int32_t length = 1;
+  if (known.tokens == tokens - 1) {
+    // `bound` grows by one at most from a token to the next: if it cut the repeat short, no harm.
+    length = std::min(known.length + 1, bound);
+  } else {
+    const TokenId* const here = tokens_.data() + at;
+    while (length < bound && here[-length] == tokens_[static_cast<size_t>(tokens - 1 - length)]) {
+      ++length;
+    }
+  }
+  known = {.tokens = tokens, .length = length};
   return length;
 }
 
-void TokenHistory::PenalizeRepeats(std::span<float> logits) const {
+void TokenHistory::PenalizeRepeats(std::span<float> logits) {
   if (!repeats_ || tokens_.empty()) return;
   const DryParams& dry = params_->dry;
   const auto length = static_cast<int32_t>(tokens_.size());
   const int32_t start = dry.last_n > 0 ? std::max(0, length - dry.last_n) : 0;
   const int32_t most =
       std::min(length - std::max(start, breaker_end_), dry.allowed_length + kernels::kMaxDryExcess);
+  followed_.resize(tokens_.size());
   std::unordered_map<TokenId, int32_t> longest;
   for (int32_t at = before_.back(); at >= start && most >= dry.allowed_length; at = before_[at]) {
-    const int32_t repeated = MatchBefore(at + 1, std::min(most, at + 1 - start));
+    const int32_t repeated = RepeatAt(at, std::min(most, at + 1 - start));
     if (repeated < dry.allowed_length || breakers_.Contains(tokens_[at + 1])) continue;
     int32_t& known = longest[tokens_[at + 1]];
     known = std::max(known, repeated);

@@ -36,7 +36,8 @@ class Breakers {
 int32_t LastBreakerEnd(const DryParams& dry, std::span<const TokenId> tokens);
 
 // Every token knows where the same token stood before it, so that a step looks only at the places
-// where its last token occurred, never at the whole context. A slot whose request uses neither
+// where its last token occurred, never at the whole context; and follows no repeat that it followed
+// a step before. A slot whose request uses neither
 // sampler keeps nothing. Thread-compatible.
 class TokenHistory {
  public:
@@ -47,11 +48,18 @@ class TokenHistory {
   // Removes the ids that would complete a banned sequence.
   void BanCompletions(std::span<float> logits) const;
   // DRY: takes from the logit of each id that would lengthen a repeat.
-  void PenalizeRepeats(std::span<float> logits) const;
+  void PenalizeRepeats(std::span<float> logits);
 
  private:
-  // How many tokens before `end` equal the last ones; at most `most`.
-  int32_t MatchBefore(int32_t end, int32_t most) const;
+  // A repeat that was found when the sequence had so many tokens.
+  struct Repeat {
+    int32_t tokens = 0;
+    int32_t length = 0;
+  };
+
+  // How many tokens up to `at`, where the last token stood, equal the sequence's last ones; at most
+  // `bound`.
+  int32_t RepeatAt(int32_t at, int32_t bound);
 
   const SamplingParams* params_ = nullptr;
   bool repeats_ = false;  // DRY is on
@@ -59,7 +67,8 @@ class TokenHistory {
   std::vector<int32_t> before_;                   // where the same token stood last, or -1
   std::unordered_map<TokenId, int32_t> last_at_;  // of each token
   Breakers breakers_;
-  int32_t breaker_end_ = 0;  // behind the last breaker
+  int32_t breaker_end_ = 0;       // behind the last breaker
+  std::vector<Repeat> followed_;  // by the distance from the last token
   // Ids that complete a banned sequence, by the id before: index into banned_sequences.
   std::unordered_multimap<TokenId, size_t> banned_by_last_;
 };

@@ -1,4 +1,5 @@
 add_executable(serving_bench ${CMAKE_CURRENT_LIST_DIR}/serving_bench.cc
+                             ${CMAKE_CURRENT_LIST_DIR}/form_inputs.cc
                              ${CMAKE_SOURCE_DIR}/worker/memory_budget.cc)
 target_include_directories(serving_bench PRIVATE ${CMAKE_SOURCE_DIR})
 target_compile_options(serving_bench PRIVATE ${BEHEMOTH_WARNINGS})

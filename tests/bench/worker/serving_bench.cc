@@ -5,8 +5,10 @@
 //   serving_bench --model DIR [--load-format random] [--backend cuda] [--max-model-len 8192]
 //                 [--utilization 0.93] [--kv fp8] [--itl-target-ms 46.5] [--only NAME,NAME]
 //                 [--tensor-parallel-size 2] [--nccl-library PATH] [--all-reduce nccl]
+//                 [--tokenizer FILE]
 //
-// With random weights no file but DIR/config.json is read. Prints one line a measurement.
+// With random weights no file but DIR/config.json is read. FILE is a tokenizer.model: structured
+// output compiles for its vocabulary instead of a made-up one. Prints one line a measurement.
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
@@ -21,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/bench/worker/form_inputs.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/warm_up.h"
 #include "worker/memory_budget.h"
@@ -32,7 +35,7 @@ namespace behemoth::worker {
 namespace {
 
 struct Settings {
-  std::string model, only, nccl_library = "libnccl.so.2", all_reduce = "auto";
+  std::string model, only, tokenizer, nccl_library = "libnccl.so.2", all_reduce = "auto";
   int32_t tensor_parallel_size = 1;
   bool random = false, cuda = false, fp8 = false;
   int32_t max_model_len = 8192;
@@ -46,6 +49,7 @@ bool Parse(const std::string& name, const std::string& value, Settings* s) {
   if (name == "--load-format") return s->random = value == "random", true;
   if (name == "--backend") return s->cuda = value == "cuda", true;
   if (name == "--kv") return s->fp8 = value == "fp8", true;
+  if (name == "--tokenizer") return !(s->tokenizer = value).empty();
   if (name == "--nccl-library") return !(s->nccl_library = value).empty();
   if (name == "--all-reduce") return !(s->all_reduce = value).empty();
   if (name == "--tensor-parallel-size") {
@@ -154,7 +158,8 @@ class ServingBench {
   };
 
   std::shared_ptr<Clock> Submit(std::vector<TokenId> prompt, int32_t max_tokens,
-                                Sampling sampling = Sampling::kPlain) {
+                                Sampling sampling = Sampling::kPlain,
+                                FormCompiler::Forms forms = {}) {
     auto clock = std::make_shared<Clock>();
     GenerationRequest request;
     request.request_id = absl::StrCat("r", ++submitted_);
@@ -165,7 +170,7 @@ class ServingBench {
     request.sampling.seed = static_cast<uint64_t>(submitted_);
     request.sink = clock;
     if (sampling == Sampling::kEverything) AskForEverything(&request.sampling);
-    if (sampling == Sampling::kForm) request.forms = MakeForm();
+    request.forms = sampling == Sampling::kForm ? MakeForm(kEndlessList) : std::move(forms);
     const auto serial = engine_->Submit(std::move(request));
     if (!serial.ok()) std::printf("  refused: %s\n", serial.status().ToString().c_str());
     return clock;
@@ -206,9 +211,10 @@ class ServingBench {
     for (const auto& clock : clocks) clock->AwaitEnd();
   }
 
-  double FirstTokenMs(std::vector<TokenId> prompt, int32_t* cached) {
+  double FirstTokenMs(std::vector<TokenId> prompt, int32_t* cached,
+                      FormCompiler::Forms forms = {}) {
     const absl::Time began = absl::Now();
-    const auto clock = Submit(std::move(prompt), 1);
+    const auto clock = Submit(std::move(prompt), 1, Sampling::kPlain, std::move(forms));
     clock->AwaitEnd();
     if (cached != nullptr) *cached = clock->cached_tokens();
     const auto times = clock->times();
@@ -224,6 +230,36 @@ class ServingBench {
                 name.c_str(), tokens, median, Quantile(ms, 0), Quantile(ms, 1),
                 1e3 * tokens / median);
     std::fflush(stdout);
+  }
+
+  // What a schema that nobody has sent before costs a request in front of its first token: the same
+  // kind of prompt without one, with one that has to be compiled, and with the same one again.
+  void FirstTokenOfNewSchemas(const std::string& name, int32_t tokens, int32_t runs) {
+    if (!Wants(name)) return;
+    Compiler();
+    for (const bench::NamedSchema& schema : bench::kSchemas) {
+      std::vector<double> plain, compiling, cold, kept;
+      for (int32_t i = 0; i < runs; ++i) {
+        plain.push_back(FirstTokenMs(Prompt(tokens, ++seed_), nullptr));
+        const std::string text = bench::NewSchema(schema.kind, ++schemas_);
+        for (std::vector<double>* after : {&cold, &kept}) {
+          const std::vector<TokenId> prompt = Prompt(tokens, ++seed_);
+          const absl::Time began = absl::Now();
+          FormCompiler::Forms forms = MakeForm(text);
+          const double ms = absl::ToDoubleMilliseconds(absl::Now() - began);
+          if (after == &cold) compiling.push_back(ms);
+          after->push_back(ms + FirstTokenMs(prompt, nullptr, std::move(forms)));
+        }
+      }
+      const double base = Quantile(plain, 0.5);
+      std::printf(
+          "%-22s %-6s prompt %5d: %8.2f ms without, new %+8.2f ms (max %+.2f; compiling %.2f, max "
+          "%.2f), kept %+.2f ms\n",
+          name.c_str(), schema.name, tokens, base, Quantile(cold, 0.5) - base,
+          Quantile(cold, 1) - base, Quantile(compiling, 0.5), Quantile(compiling, 1),
+          Quantile(kept, 0.5) - base);
+      std::fflush(stdout);
+    }
   }
 
   void NextTurn(const std::string& name, int32_t cached, int32_t fresh, int32_t runs) {
@@ -289,54 +325,44 @@ class ServingBench {
     sampling->top_logprobs = 5;
   }
 
-  FormCompiler::Forms MakeForm() {
+  static constexpr char kEndlessList[] = R"({"type": "array", "minItems": 200, "items": {
+    "type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"]}})";
+
+  FormCompiler& Compiler() {
+    if (forms_ != nullptr) return *forms_;
     const int32_t vocabulary_size = runner_->limits().vocabulary_size;
-    if (forms_ == nullptr) {
-      forms_ = std::make_unique<FormCompiler>(
-          FormCompilerConfig{.vocabulary_size = vocabulary_size}, [this] { engine_->Wake(); });
-      absl::Notification set;
-      forms_
-          ->SetVocabulary(SomeVocabulary(vocabulary_size), {},
-                          [&](const absl::Status&) { set.Notify(); })
-          .IgnoreError();
-      set.WaitForNotification();
+    forms_ = std::make_unique<FormCompiler>(FormCompilerConfig{.vocabulary_size = vocabulary_size},
+                                            [this] { engine_->Wake(); });
+    auto texts = settings_.tokenizer.empty() ? bench::SomeTokenTexts(vocabulary_size)
+                                             : bench::ReadTokenizerModel(settings_.tokenizer);
+    absl::Status taken = texts.status();
+    absl::Notification set;
+    const auto done = [&](absl::Status status) {
+      taken = std::move(status);
+      set.Notify();
+    };
+    if (taken.ok()) {
+      const absl::Status asked =
+          forms_->SetVocabulary(std::move(texts->tokens), std::move(texts->control_ids), done);
+      if (asked.ok()) set.WaitForNotification();
+      taken.Update(asked);
     }
+    if (!taken.ok()) std::printf("  no vocabulary: %s\n", taken.ToString().c_str());
+    return *forms_;
+  }
+
+  FormCompiler::Forms MakeForm(const std::string& schema) {
     FormCompiler::Forms made;
     absl::Notification done;
-    const FormSpec spec{.text = R"({"type": "array", "minItems": 200, "items": {"type": "object",
-      "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
-      "required": ["name", "age"]}})"};
-    const absl::Status asked =
-        forms_->Make(spec, {}, 1, [&](absl::StatusOr<FormCompiler::Forms> forms) {
+    absl::Status refused =
+        Compiler().Make({.text = schema}, {}, 1, [&](absl::StatusOr<FormCompiler::Forms> forms) {
           if (forms.ok()) made = *std::move(forms);
           done.Notify();
         });
-    if (!asked.ok()) return {};
-    done.WaitForNotification();
+    if (refused.ok()) done.WaitForNotification();
     if (made.empty()) std::printf("  the form was refused\n");
     return made;
-  }
-
-  // Each byte, then pieces of one to eight letters, digits and signs.
-  static std::vector<std::string> SomeVocabulary(int32_t size) {
-    std::vector<std::string> tokens;
-    uint32_t state = 1;
-    const auto draw = [&state](uint32_t below) {
-      state = state * 1664525u + 1013904223u;
-      return (state >> 8) % below;
-    };
-    for (int32_t id = 0; id < size; ++id) {
-      if (id < 256) {
-        tokens.emplace_back(1, static_cast<char>(id));
-        continue;
-      }
-      std::string token(draw(2), ' ');
-      for (uint32_t left = 1 + draw(8); left > 0; --left) {
-        token += "abcdefghijklmnopqrstuvwxyz0123456789\"{}[]:,.-"[draw(45)];
-      }
-      tokens.push_back(std::move(token));
-    }
-    return tokens;
   }
 
   // What the device did, since it was last asked.
@@ -363,6 +389,7 @@ class ServingBench {
   std::unique_ptr<Engine> engine_;
   int32_t submitted_ = 0;
   uint32_t seed_ = 0;
+  int32_t schemas_ = 0;
 };
 
 void RunAll(ServingBench& bench, int32_t context) {
@@ -379,6 +406,7 @@ void RunAll(ServingBench& bench, int32_t context) {
   bench.Decode("decode_b16_forms", 16, 128, 128, Sampling::kForm);
   bench.FirstToken("ttft_128", 128, 5);
   bench.FirstToken("ttft_1024", std::min(1024, context - 300), 5);
+  bench.FirstTokenOfNewSchemas("ttft_new_schema", 128, 9);
   bench.FirstToken("prefill_8k", long_prompt, 3);
   bench.NextTurn("next_turn", std::min(8000, context - 150), 100, 5);
   for (int i = 0; i < 3; ++i) bench.PrefillBesideDecode("prefill_beside_8", 8, long_prompt);

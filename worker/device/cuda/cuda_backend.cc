@@ -560,6 +560,7 @@ void CudaBackend::Sample(int32_t pass, Tensor logits) {
     args.history = work_.slots.history;
     args.history_stride = spec_.limits.context_tokens;
     args.breaker_end = work_.slots.breaker_end;
+    args.repeats = work_.slots.repeats;
     args.breakers = work_.slots.breakers;
     args.phrases = work_.slots.phrases;
     args.slot_token = work_.slot_token;

@@ -25,7 +25,8 @@ SlotArrays SlotArrays::Take(Arena& arena, const RunnerLimits& limits) {
           .history = arena.Take<int32_t>(slots * static_cast<size_t>(limits.context_tokens)),
           .breaker_end = arena.Take<int32_t>(slots),
           .breakers = arena.Take<uint32_t>(slots * BreakerWords(limits.vocabulary_size)),
-          .phrases = arena.Take<int32_t>(slots * kernels::kPhraseWords)};
+          .phrases = arena.Take<int32_t>(slots * kernels::kPhraseWords),
+          .repeats = nullptr};
 }
 
 SlotStates::SlotStates(const RunnerLimits& limits, const SlotArrays& device,
@@ -85,6 +86,10 @@ absl::Status SlotStates::BindHistory(const SlotBinding& binding, const SlotArray
   status.Update(Upload(device_.breakers + slot * words, breakers, words, stream));
   status.Update(
       Upload(device_.phrases + slot * kernels::kPhraseWords, phrases, phrase_words, stream));
+  if (p.dry.multiplier <= 0) return status;
+  const size_t bytes = static_cast<size_t>(context_) * sizeof(uint32_t);
+  status.Update(FromCuda(cudaMemsetAsync(device_.repeats + line, 0, bytes, stream),
+                         "reset of a slot's repeats"));
   return status;
 }
 

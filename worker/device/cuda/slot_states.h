@@ -27,6 +27,7 @@ struct SlotArrays {
   int32_t* breaker_end;  // [slots]
   uint32_t* breakers;    // [slots, ceil(V / 32)]
   int32_t* phrases;      // [slots, kPhraseWords]
+  uint32_t* repeats;     // [slots, context], of the device alone: 4 more bytes for each token
 
   static SlotArrays Take(Arena& arena, const RunnerLimits& limits);
 };

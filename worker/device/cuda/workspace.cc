@@ -53,6 +53,8 @@ absl::StatusOr<Workspace> Workspace::Take(Arena& arena, const BackendSpec& spec,
   Workspace w{};
   w.inputs = StepArrays::Take(arena, runner);
   w.slots = SlotArrays::Take(arena, runner);
+  w.slots.repeats = arena.Take<uint32_t>(static_cast<size_t>(runner.max_sequences) *
+                                         static_cast<size_t>(runner.context_tokens));
   w.results = ResultArrays::Take(arena, runner);
   absl::StatusOr<GemmScratch> gemm =
       GemmScratch::Take(arena, linears, limits, runner.max_step_tokens);
