@@ -2,6 +2,7 @@
 // prints seed and case; --gtest_random_seed=SEED runs other texts.
 #include "gateway/text/text_stream.h"
 
+#include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -254,7 +255,7 @@ TEST(TextStreamPropertyTest, AnIdOutsideTheVocabularyIsOneReplacementAndEndsACha
   EXPECT_FALSE(stream.Push(ids, pieces));
   EXPECT_FALSE(stream.Finish(pieces));
   const std::string fffd = "\xEF\xBF\xBD";
-  EXPECT_EQ(pieces.content, fffd + fffd + fffd + fffd + "€" + fffd + "a");
+  EXPECT_EQ(pieces.content, absl::StrCat(fffd, fffd, fffd, fffd, "€", fffd, "a"));
 }
 
 }  // namespace
