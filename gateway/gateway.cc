@@ -93,7 +93,7 @@ struct Gateway::Parts {
   // `upstream` only.
   void Tick() {
     keys.ReloadIfChanged();
-    if (http) http->ReloadTlsIfChanged();
+    http->ReloadTlsIfChanged();
     const PoolView view = workers->View();
     probe.OnWorkers(view.workers, view.usable, static_cast<int>(view.running_sequences),
                     static_cast<int>(view.waiting_requests), view.kv_use);
@@ -159,10 +159,6 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
                 .probe = &p.probe,
                 .parse = {.trust_request_template = config.trust_request_chat_template},
                 .limits = {.request_timeout = absl::Seconds(config.request_timeout_s)}};
-  p.upstream.Post([&p] {
-    p.ticks = p.upstream.NewTimer();
-    p.Tick();
-  });
   p.door.emplace(&p.services, absl::Now());
   support::RegisterBuildInfo(*p.registry, "behemoth-gateway");
   auto metrics =
@@ -172,6 +168,10 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   auto http = HttpServer::Start(config.http, &p.loops, &*p.door);
   if (!http.ok()) return http.status();
   p.http = *std::move(http);
+  p.upstream.Post([&p] {
+    p.ticks = p.upstream.NewTimer();
+    p.Tick();
+  });
   return gateway;
 }
 
@@ -193,11 +193,11 @@ bool Gateway::Drain() {
 Gateway::~Gateway() {
   Parts& p = *parts_;
   if (p.http) p.http->Stop();
-  p.http.reset();
   p.discovery.reset();
+  p.upstream.Stop();  // no tick looks at what goes now
+  p.http.reset();
   // Callbacks of gRPC and of the interpreter only post from here on, into loops that run nothing.
   p.loops.Stop();
-  p.upstream.Stop();
   p.jinja.reset();
 }
 

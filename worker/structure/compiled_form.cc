@@ -62,11 +62,11 @@ absl::Status CheckWork(const xgrammar::Grammar& grammar) {
       absl::StrCat("too large: it comes to ", rules, " rules of ", text.size(), " bytes"));
 }
 
-// With one thread nothing is thrown where nobody catches it. No cache: FormCompiler has one.
+// The library's threads make the masks of a grammar that this thread has made fit for them: they
+// throw for its own contradictions alone. No cache: FormCompiler has one.
 xgrammar::CompiledGrammar CompileGrammar(const xgrammar::Grammar& grammar,
-                                         const Vocabulary& vocabulary) {
-  xgrammar::GrammarCompiler compiler(vocabulary.tokenizer(), /*max_threads=*/1,
-                                     /*cache_enabled=*/false);
+                                         const Vocabulary& vocabulary, int threads) {
+  xgrammar::GrammarCompiler compiler(vocabulary.tokenizer(), threads, /*cache_enabled=*/false);
   return compiler.CompileGrammar(grammar);
 }
 
@@ -115,7 +115,7 @@ std::string_view WithoutLeadingSpace(std::string_view text) {
 }
 
 absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
-    const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary) {
+    const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary, int threads) {
   if (spec.text.size() > kMaxFormBytes) {
     return Bad(spec, absl::StrCat("more than ", kMaxFormBytes, " bytes"));
   }
@@ -152,7 +152,7 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
     const xgrammar::Grammar grammar = GrammarOf(spec, text);
     if (absl::Status bad = CheckWork(grammar); !bad.ok()) return Bad(spec, bad.message());
     return std::shared_ptr<const CompiledForm>(
-        new CompiledForm(spec, vocabulary, CompileGrammar(grammar, *vocabulary)));
+        new CompiledForm(spec, vocabulary, CompileGrammar(grammar, *vocabulary, threads)));
   } catch (const std::exception& error) {
     return Bad(spec, MessageOf(error));
   }

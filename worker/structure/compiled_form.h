@@ -59,9 +59,9 @@ std::string_view WithoutLeadingSpace(std::string_view text);
 class CompiledForm {
  public:
   // INVALID_ARGUMENT "structure.json_schema: ...", "structure.begins_after: ...". Takes
-  // milliseconds to seconds.
+  // milliseconds to seconds, less with more threads (at least 1).
   static absl::StatusOr<std::shared_ptr<const CompiledForm>> Compile(
-      const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary);
+      const FormSpec& spec, std::shared_ptr<const Vocabulary> vocabulary, int threads = 1);
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   const xgrammar::CompiledGrammar& grammar() const { return grammar_; }

@@ -71,7 +71,7 @@ absl::Status FormCompiler::Make(FormSpec spec, std::vector<TokenId> stop_ids, in
         if (stopping_) return done(absl::UnavailableError("the worker is stopping"));
         auto form = Find(key);  // compiled while this one waited
         if (form == nullptr) {
-          auto compiled = CompiledForm::Compile(spec, words);
+          auto compiled = CompiledForm::Compile(spec, words, config_.threads_of_a_compilation);
           if (!compiled.ok()) return done(compiled.status());
           form = *std::move(compiled);
           Keep(key, form);

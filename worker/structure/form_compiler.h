@@ -26,12 +26,13 @@
 
 namespace behemoth::worker {
 
-// The device waits for masks between steps: half the cores, 2 to 8.
+// The device waits for masks between steps, a request for its form: half the cores, 2 to 8.
 int DefaultMaskThreads();
 
 struct FormCompilerConfig {
   int32_t vocabulary_size = 0;
-  int compile_threads = 2;
+  int compile_threads = 2;  // forms at a time
+  int threads_of_a_compilation = DefaultMaskThreads();
   int mask_threads = DefaultMaskThreads();
   size_t cache_bytes = size_t{256} << 20;
 };
