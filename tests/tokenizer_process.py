@@ -3,10 +3,9 @@
 import os
 import re
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
+import contracts
 import grpc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,24 +17,9 @@ STOP_S = 60
 
 
 def compile_stubs():
-    """Generated from this checkout's protos: (tokenizer_pb2, tokenizer_pb2_grpc, health_pb2,
-    health_pb2_grpc)."""
-    from grpc_tools import protoc
-
-    out = tempfile.mkdtemp(prefix="behemoth-stubs-")
-    code = protoc.main([
-        "protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}",
-        str(ROOT / "proto/behemoth/tokenizer/v1/tokenizer.proto"),
-        str(ROOT / "proto/grpc/health/v1/health.proto"),
-    ])
-    assert code == 0
-    # The health protocol's folder is named as the grpc package is: both are one package here.
-    grpc.__path__.append(str(Path(out) / "grpc"))
-    sys.path.insert(0, out)
-    from behemoth.tokenizer.v1 import tokenizer_pb2, tokenizer_pb2_grpc
-    from grpc.health.v1 import health_pb2, health_pb2_grpc
-
-    return tokenizer_pb2, tokenizer_pb2_grpc, health_pb2, health_pb2_grpc
+    """(tokenizer_pb2, tokenizer_pb2_grpc, health_pb2, health_pb2_grpc)."""
+    made = contracts.compiled()
+    return made.tokenizer_pb, made.tokenizer_grpc, made.health_pb, made.health_grpc
 
 
 class TokenizerProcess:

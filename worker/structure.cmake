@@ -15,7 +15,8 @@ target_compile_options(xgrammar PRIVATE -w)
 
 behemoth_library(behemoth_worker_structure
   SOURCES structure/compiled_form.cc structure/expansion.cc structure/form_compiler.cc
-          structure/form_cursor.cc structure/form_matcher.cc structure/regex_text.cc
-          structure/schema.cc structure/utf8_walk.cc structure/vocabulary.cc structure/work_queue.cc
+          structure/form_cursor.cc structure/form_matcher.cc structure/format_pattern.cc
+          structure/number_text.cc structure/regex_text.cc structure/schema.cc
+          structure/utf8_walk.cc structure/vocabulary.cc structure/work_queue.cc
   LIBS absl::flat_hash_map absl::status absl::statusor absl::strings absl::synchronization
        absl::time behemoth_support nlohmann_json::nlohmann_json Threads::Threads xgrammar)

@@ -89,6 +89,8 @@ absl::Status ReadDry(const RequestFields& fields, SamplingOptions& sampling) {
 // ---- Dynamic temperature
 // --------------------------------------------------------------------------
 
+constexpr double kMaxTemperature = 1e6;
+
 // Spelt as low and high (text-generation-webui with its switch, TabbyAPI and aphrodite without), or
 // as a range around the temperature (llama.cpp, KoboldCpp). SillyTavern sends all of them together:
 // low and high count then, as they are what its sliders show.
@@ -120,6 +122,9 @@ absl::Status ReadDynamicTemperature(RequestFields& fields, SamplingOptions& samp
     const double middle = sampling.temperature.value_or(1);
     dynamic.low = std::max(0.0, middle - range);
     dynamic.high = middle + range;
+    if (dynamic.high > kMaxTemperature) {
+      return InvalidField("dynatemp_range", "with the temperature must be at most 1000000");
+    }
   } else if (wanted) {
     return InvalidField("dynamic_temperature", "needs dynatemp_low and dynatemp_high");
   } else {

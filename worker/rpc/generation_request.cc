@@ -1,6 +1,7 @@
 #include "worker/rpc/generation_request.h"
 
 #include <absl/algorithm/container.h>
+#include <absl/container/flat_hash_set.h>
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 
@@ -76,9 +77,9 @@ class Fields {
   absl::Status status_;
 };
 
-constexpr float kMost = std::numeric_limits<float>::max();
-// A logit divided by less would leave a float's range, and the request would fail as the device's.
-constexpr float kMostPenalty = 1e6f;
+// Of what has no bound by its meaning: beyond it a logit would leave a float's range, and the
+// request would fail as the device's.
+constexpr float kMost = 1e6f;
 
 constexpr float kLeastPositive = std::numeric_limits<float>::denorm_min();
 
@@ -88,7 +89,8 @@ void ReadStages(const v1::SamplingParams& in, Fields& fields, SamplingParams& ou
         fields.Float("sampling.typical_p", in.typical_p(), kLeastPositive, 1, "in (0, 1]");
   }
   if (in.has_top_n_sigma()) {
-    out.top_n_sigma = fields.Float("sampling.top_n_sigma", in.top_n_sigma(), 0, kMost, ">= 0");
+    out.top_n_sigma =
+        fields.Float("sampling.top_n_sigma", in.top_n_sigma(), 0, kMost, "in [0, 1e6]");
   }
   if (in.has_xtc_probability()) {
     out.xtc_probability =
@@ -100,21 +102,22 @@ void ReadStages(const v1::SamplingParams& in, Fields& fields, SamplingParams& ou
   }
   if (in.has_smoothing_factor()) {
     out.smoothing_factor =
-        fields.Float("sampling.smoothing_factor", in.smoothing_factor(), 0, kMost, ">= 0");
+        fields.Float("sampling.smoothing_factor", in.smoothing_factor(), 0, kMost, "in [0, 1e6]");
   }
   if (in.has_smoothing_curve()) {
     out.smoothing_curve = fields.Float("sampling.smoothing_curve", in.smoothing_curve(),
-                                       kLeastPositive, kMost, "> 0");
+                                       kLeastPositive, kMost, "in (0, 1e6]");
   }
   if (!in.has_dynamic_temperature()) return;
   const v1::DynamicTemperature& dynamic = in.dynamic_temperature();
   DynamicTemperature range;
-  range.low = fields.Float("sampling.dynamic_temperature.low", dynamic.low(), 0, kMost, ">= 0");
-  range.high =
-      fields.Float("sampling.dynamic_temperature.high", dynamic.high(), range.low, kMost, ">= low");
+  range.low =
+      fields.Float("sampling.dynamic_temperature.low", dynamic.low(), 0, kMost, "in [0, 1e6]");
+  range.high = fields.Float("sampling.dynamic_temperature.high", dynamic.high(), range.low, kMost,
+                            "in [low, 1e6]");
   if (dynamic.has_exponent()) {
     range.exponent = fields.Float("sampling.dynamic_temperature.exponent", dynamic.exponent(),
-                                  kLeastPositive, kMost, "> 0");
+                                  kLeastPositive, kMost, "in (0, 1e6]");
   }
   out.dynamic_temperature = range;
 }
@@ -140,8 +143,10 @@ void ReadOrder(const v1::SamplingParams& in, Fields& fields, SamplingParams& out
 }
 
 void ReadDry(const v1::DryParams& in, int32_t vocabulary_size, Fields& fields, DryParams& out) {
-  out.multiplier = fields.Float("sampling.dry.multiplier", in.multiplier(), 0, kMost, ">= 0");
-  if (in.has_base()) out.base = fields.Float("sampling.dry.base", in.base(), 1, kMost, ">= 1");
+  out.multiplier =
+      fields.Float("sampling.dry.multiplier", in.multiplier(), 0, kMost, "in [0, 1e6]");
+  if (in.has_base())
+    out.base = fields.Float("sampling.dry.base", in.base(), 1, kMost, "in [1, 1e6]");
   if (in.has_allowed_length()) {
     fields.Require(in.allowed_length() >= 1 && in.allowed_length() <= kMaxDryAllowedLength,
                    "sampling.dry.allowed_length", in.allowed_length(), " is not in 1..",
@@ -186,7 +191,8 @@ void ReadBannedSequences(const v1::SamplingParams& in, Fields& fields, SamplingP
 void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields& fields,
                   SamplingParams& out) {
   if (in.has_temperature()) {
-    out.temperature = fields.Float("sampling.temperature", in.temperature(), 0, kMost, ">= 0");
+    out.temperature =
+        fields.Float("sampling.temperature", in.temperature(), 0, kMost, "in [0, 1e6]");
   }
   if (in.has_top_p()) {
     out.top_p = fields.Float("sampling.top_p", in.top_p(), kLeastPositive, 1, "in (0, 1]");
@@ -198,7 +204,7 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields&
   if (in.has_min_p()) out.min_p = fields.Float("sampling.min_p", in.min_p(), 0, 1, "in [0, 1]");
   if (in.has_repetition_penalty()) {
     out.repetition_penalty = fields.Float("sampling.repetition_penalty", in.repetition_penalty(),
-                                          1 / kMostPenalty, kMostPenalty, "in [1e-6, 1e6]");
+                                          1 / kMost, kMost, "in [1e-6, 1e6]");
   }
   if (in.has_presence_penalty()) {
     out.presence_penalty =
@@ -211,7 +217,10 @@ void ReadSampling(const v1::SamplingParams& in, int32_t vocabulary_size, Fields&
   fields.Require(in.logit_bias_size() <= kMaxLogitBias, "sampling.logit_bias", in.logit_bias_size(),
                  " entries, at most ", kMaxLogitBias);
   if (!fields.status().ok()) return;
+  absl::flat_hash_set<uint32_t> biased;
   for (const v1::LogitBias& entry : in.logit_bias()) {
+    fields.Require(biased.insert(entry.id()).second, "sampling.logit_bias", "id ", entry.id(),
+                   " appears twice");
     out.logit_bias.push_back(
         {fields.Token("sampling.logit_bias", entry.id()),
          fields.Float("sampling.logit_bias", entry.bias(), -kMaxBias, kMaxBias, "in [-100, 100]")});

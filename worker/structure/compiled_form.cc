@@ -1,6 +1,7 @@
 #include "worker/structure/compiled_form.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 #include <xgrammar/matcher.h>
 
 #include <algorithm>
@@ -32,19 +33,38 @@ absl::string_view MessageOf(const std::exception& error) {
   return colon == absl::string_view::npos ? what : what.substr(colon + 2);
 }
 
+// The grammar of a schema with the rules that its constants stand for.
+xgrammar::Grammar WithNumbers(const xgrammar::Grammar& grammar,
+                              const std::vector<NumberRule>& numbers) {
+  if (numbers.empty()) return grammar;
+  std::vector<std::pair<std::string, std::string>> names;
+  for (const NumberRule& rule : numbers) {
+    names.emplace_back(absl::StrCat(R"("\")", rule.name, R"(\"")"), rule.name);
+  }
+  std::string text = absl::StrReplaceAll(grammar.ToString(), names);
+  for (const NumberRule& rule : numbers) {
+    absl::StrAppend(&text, "\n", rule.name, " ::= ", rule.text);
+  }
+  return xgrammar::Grammar::FromEBNF(text);
+}
+
 // A schema's white space is unbounded here and bounded in FormMatcher: written out it would be most
 // of the grammar.
-xgrammar::Grammar GrammarOf(const FormSpec& spec, const std::string& text) {
+xgrammar::Grammar GrammarOf(const FormSpec& spec, const std::string& text,
+                            const std::vector<NumberRule>& numbers) {
   switch (spec.kind) {
     case FormSpec::Kind::kJsonSchema:
       if (spec.dumps_spaces) {
         return xgrammar::Grammar::Concat(
             {xgrammar::Grammar::FromEBNF(R"(root ::= " " | "")"),
-             xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/false)});
+             WithNumbers(xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/false),
+                         numbers)});
       }
-      return xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/true, std::nullopt,
-                                               std::nullopt, /*strict_mode=*/true,
-                                               /*max_whitespace_cnt=*/std::nullopt);
+      return WithNumbers(
+          xgrammar::Grammar::FromJSONSchema(text, /*any_whitespace=*/true, std::nullopt,
+                                            std::nullopt, /*strict_mode=*/true,
+                                            /*max_whitespace_cnt=*/std::nullopt),
+          numbers);
     case FormSpec::Kind::kRegex:
       return xgrammar::Grammar::FromRegex(text);
     case FormSpec::Kind::kGrammar:
@@ -131,11 +151,13 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
     }
   }
   std::string text = spec.text;
+  std::vector<NumberRule> numbers;
   Expansion size;
   if (spec.kind == FormSpec::Kind::kJsonSchema) {
     auto schema = ToCompilable(spec.text);
     if (!schema.ok()) return Bad(spec, schema.status().message());
     text = std::move(schema->json);
+    numbers = std::move(schema->numbers);
     size = schema->size;
   } else if (spec.kind == FormSpec::Kind::kRegex) {
     auto plain = PlainRegex(spec.text);
@@ -149,7 +171,7 @@ absl::StatusOr<std::shared_ptr<const CompiledForm>> CompiledForm::Compile(
   }
   if (absl::Status bad = CheckSize(size); !bad.ok()) return Bad(spec, bad.message());
   try {
-    const xgrammar::Grammar grammar = GrammarOf(spec, text);
+    const xgrammar::Grammar grammar = GrammarOf(spec, text, numbers);
     if (absl::Status bad = CheckWork(grammar); !bad.ok()) return Bad(spec, bad.message());
     return std::shared_ptr<const CompiledForm>(
         new CompiledForm(spec, vocabulary, CompileGrammar(grammar, *vocabulary, threads)));

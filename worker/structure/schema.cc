@@ -3,14 +3,16 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
-#include <cmath>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "worker/structure/expansion.h"
+#include "worker/structure/format_pattern.h"
+#include "worker/structure/number_text.h"
 #include "worker/structure/regex_text.h"
 
 namespace behemoth::worker {
@@ -80,36 +82,6 @@ absl::Status Bad(const std::string& path, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("at ", path.substr(0, 256), ": ", what));
 }
 
-// Regular expressions of the formats' RFCs, of fewer texts: no leap seconds, no quoted locals.
-std::string_view PatternOf(std::string_view format) {
-  constexpr std::string_view kDate =
-      "([1-9][0-9]{3})-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
-      "|02-(0[1-9]|1[0-9]|2[0-8]))";
-  constexpr std::string_view kTime =
-      "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]"
-      ")";
-  constexpr std::string_view kDateTime =
-      "([1-9][0-9]{3})-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
-      "|02-(0[1-9]|1[0-9]|2[0-8]))T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?"
-      "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
-  constexpr std::pair<std::string_view, std::string_view> kFormats[] = {
-      {"date", kDate},
-      {"time", kTime},
-      {"date-time", kDateTime},
-      {"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
-      {"ipv4",
-       "((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}"
-       "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"},
-      {"email",
-       "[a-zA-Z0-9_+-]{1,32}(\\.[a-zA-Z0-9_+-]{1,16})?@[a-z0-9]{1,32}(\\.[a-z]{2,16}){1,3}"},
-      {"hostname", "[a-z0-9]{1,32}(-[a-z0-9]{1,16})?(\\.[a-z][a-z0-9]{1,31}){0,3}"},
-      {"uri", "https?://[a-z0-9]{1,32}(\\.[a-z]{2,16}){1,3}(/[a-zA-Z0-9_-]{0,64}){0,8}"}};
-  for (const auto& [name, pattern] : kFormats) {
-    if (name == format) return pattern;
-  }
-  return {};
-}
-
 bool HasType(const json& value, std::string_view type) {
   if (type == "integer") return value.is_number_integer();
   if (type == "number") return value.is_number();
@@ -120,11 +92,17 @@ bool HasType(const json& value, std::string_view type) {
 
 class Converter {
  public:
+  // `prefix` of numbers' names stands nowhere in the schema.
+  explicit Converter(std::string prefix) : prefix_(std::move(prefix)) {}
+
   absl::StatusOr<json> Convert(const json& schema, const std::string& path, int depth) {
     if (depth > kMaxDepth) return Bad(path, "nested too deep");
     ++size.atoms;
     if (schema.is_boolean() && schema.get<bool>()) return json::object();
     if (!schema.is_object()) return Bad(path, "must be a schema that something fits");
+    // It would be what the references below it are relative to.
+    if (depth > 0 && schema.contains("$id"))
+      return Bad(path, "\"$id\" is supported at the top only");
     auto out = Restriction(schema, path, depth);
     if (!out.ok()) return out;
     for (const char* name : {"$defs", "definitions"}) {
@@ -142,6 +120,7 @@ class Converter {
 
   // Of what was converted last; xgrammar takes the repetitions of items as they are.
   Expansion size;
+  std::vector<NumberRule> numbers;
 
  private:
   void Add(const Expansion& pattern) {
@@ -153,8 +132,7 @@ class Converter {
   // Refuses every restricting keyword but `known`.
   absl::Status Only(const json& schema, const std::string& path, Keywords known) {
     for (const auto& [key, value] : schema.items()) {
-      const bool restricts = std::find(std::begin(kRestricting), std::end(kRestricting), key) !=
-                             std::end(kRestricting);
+      const bool restricts = IsIn(key, kRestricting) && !(key == "uniqueItems" && value == false);
       if (restricts && !IsIn(key, std::span(known.begin(), known.size()))) {
         return Bad(path, absl::StrCat("the keyword \"", key, "\" is not supported here"));
       }
@@ -369,8 +347,8 @@ class Converter {
                              *most < 0 ? "" : absl::StrCat(*most), "}");
     } else if (schema.contains("format")) {
       if (!schema["format"].is_string()) return Bad(path, "format must be a string");
-      pattern = PatternOf(schema["format"].get<std::string>());
-      if (pattern.empty()) return Bad(path, "the format is not supported");
+      pattern = FormatPattern(schema["format"].get<std::string>());
+      if (pattern.empty()) return Bad(path, "this \"format\" is not supported");
     } else if (schema.contains("pattern")) {
       if (!schema["pattern"].is_string()) return Bad(path, "pattern must be a string");
       auto safe = InsideJsonString(schema["pattern"].get<std::string>());
@@ -385,44 +363,44 @@ class Converter {
 
   absl::StatusOr<json> Number(const json& schema, const std::string& type,
                               const std::string& path) {
-    Keywords known = {"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"};
-    // xgrammar's ranges of decimal numbers let others through (1.306 for [0, 1]).
-    if (absl::Status bad = Only(schema, path, type == "number" ? Keywords{"type"} : known);
+    NumberRules rules{.integer = type == "integer"};
+    const std::pair<const char*, std::optional<Decimal>*> bounds[] = {
+        {"minimum", &rules.minimum},
+        {"maximum", &rules.maximum},
+        {"exclusiveMinimum", &rules.exclusive_minimum},
+        {"exclusiveMaximum", &rules.exclusive_maximum},
+        {"multipleOf", &rules.multiple_of}};
+    if (absl::Status bad = Only(
+            schema, path,
+            {"type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"});
         !bad.ok()) {
       return bad;
     }
-    json out{{"type", type}};
-    for (const std::string_view known_name : known) {
-      const std::string name(known_name);
+    bool bounded = false;
+    for (const auto& [name, bound] : bounds) {
       const auto found = schema.find(name);
-      if (name == "type" || found == schema.end()) continue;
+      if (found == schema.end()) continue;
       if (!found->is_number()) return Bad(path, absl::StrCat(name, " must be a number"));
-      out[name] = *found;
+      *bound = DecimalOf(found->get<double>());
+      bounded = true;
     }
-    if (type == "integer") {
-      // xgrammar's ranges are right where both ends are given.
-      constexpr int64_t kFar = 1'000'000'000'000'000;
-      int64_t low = -kFar, high = kFar;
-      for (const auto& [name, value] : out.items()) {
-        if (name == "type") continue;
-        const double bound = value.get<double>();
-        if (std::abs(bound) > static_cast<double>(kFar)) {
-          return Bad(path, absl::StrCat(name, " is too far from zero"));
-        }
-        if (name == "minimum") low = std::max(low, static_cast<int64_t>(std::ceil(bound)));
-        if (name == "maximum") high = std::min(high, static_cast<int64_t>(std::floor(bound)));
-        if (name == "exclusiveMinimum") {
-          low = std::max(low, static_cast<int64_t>(std::floor(bound)) + 1);
-        }
-        if (name == "exclusiveMaximum") {
-          high = std::min(high, static_cast<int64_t>(std::ceil(bound)) - 1);
-        }
-      }
-      if (low > high) return Bad(path, "no integer fits");
-      if (out.size() > 1) out = json{{"type", type}, {"minimum", low}, {"maximum", high}};
+    if (!bounded) {
+      size.atoms += 64;
+      return json{{"type", type}};
     }
-    size.atoms += 64;
-    return out;
+    auto text = NumberText(rules);
+    if (!text.ok()) return Bad(path, text.status().message());
+    return json{{"const", NameOf(*std::move(text))}};
+  }
+
+  // Of the rule that writes `text`, in whose place the constant stands.
+  std::string NameOf(std::string text) {
+    const auto known = std::find_if(numbers.begin(), numbers.end(),
+                                    [&](const NumberRule& rule) { return rule.text == text; });
+    if (known != numbers.end()) return known->name;
+    Add(Expand(text, PatternSyntax::kGrammar));
+    numbers.push_back({absl::StrCat(prefix_, numbers.size()), std::move(text)});
+    return numbers.back().name;
   }
 
   absl::StatusOr<json> Array(const json& schema, const std::string& path, int depth) {
@@ -554,6 +532,8 @@ class Converter {
     out["additionalProperties"] = *std::move(value);
     return out;
   }
+
+  const std::string prefix_;
 };
 
 // Before it is parsed: the parser's value is copied recursively.
@@ -578,10 +558,14 @@ absl::StatusOr<CompilableSchema> ToCompilable(std::string_view schema) {
   if (IsTooDeep(schema)) return absl::InvalidArgumentError("nested too deep");
   const json parsed = json::parse(schema, nullptr, /*allow_exceptions=*/false);
   if (parsed.is_discarded()) return absl::InvalidArgumentError("is not JSON");
-  Converter converter;
+  std::string prefix = "number_text_";
+  const std::string written = parsed.dump();
+  while (written.find(prefix) != std::string::npos) prefix += "_";
+  Converter converter(std::move(prefix));
   auto converted = converter.Convert(parsed, "#", 0);
   if (!converted.ok()) return converted.status();
   return CompilableSchema{.json = converted->dump(-1, ' ', false, json::error_handler_t::replace),
+                          .numbers = std::move(converter.numbers),
                           .size = converter.size};
 }
 

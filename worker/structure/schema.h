@@ -9,13 +9,21 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "worker/structure/expansion.h"
 
 namespace behemoth::worker {
 
+// A rule of the library's grammar, which the schema's language cannot say.
+struct NumberRule {
+  std::string name;  // stands in the schema as a constant, and nowhere else
+  std::string text;  // EBNF
+};
+
 struct CompilableSchema {
   std::string json;
+  std::vector<NumberRule> numbers;
   Expansion size;  // as Expand counts
 };
 

@@ -68,10 +68,18 @@ def wait_until_healthy(address):
 
 
 @pytest.fixture(scope="session")
-def backends(start):
-    tokenizer = start("behemoth-tokenizer", "--model", TINY)
-    worker = start("behemoth-worker", "--model", TINY, "--backend", "cpu",
-                   "--served-model-name", "tiny,behemoth/tiny", "--max-model-len", CONTEXT)
+def tokenizer(start):
+    return start("behemoth-tokenizer", "--model", TINY)
+
+
+@pytest.fixture(scope="session")
+def worker(start):
+    return start("behemoth-worker", "--model", TINY, "--backend", "cpu",
+                 "--served-model-name", "tiny,behemoth/tiny", "--max-model-len", CONTEXT)
+
+
+@pytest.fixture(scope="session")
+def backends(tokenizer, worker):
     return ["--tokenizer", tokenizer.address, "--worker", worker.address]
 
 

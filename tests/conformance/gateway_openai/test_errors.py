@@ -1,4 +1,5 @@
-"""Each refusal as the official client raises it, and as the bytes of spec api.md section 5."""
+"""Each kind of refusal as the official client raises it, and as the bytes of spec api.md section 5.
+Values out of range, of every field, at both doors: wrong_requests.py."""
 
 import json
 
@@ -19,21 +20,13 @@ def refused(client, kind, **options):
 
 @pytest.mark.parametrize("options, param", [
     ({"temperature": -1}, "temperature"),
-    ({"top_p": 0}, "top_p"),
-    ({"n": 17}, "n"),
-    ({"max_tokens": 0}, "max_tokens"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "king", "content": "a"}]}, "messages[0].role"),
     ({"messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}]}]},
      "messages[0].content[0]"),
     ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function.name"),
-    ({"response_format": {"type": "xml"}}, "response_format.type"),
-    ({"logit_bias": {"99999999": 1}}, "logit_bias"),
-    ({"extra_body": {"stop_token_ids": [99999999]}}, "stop_token_ids"),
-    ({"extra_body": {"allowed_token_ids": [99999999]}}, "allowed_token_ids"),
     ({"extra_body": {"thinking": {"preset": "nobody"}}}, "thinking"),
-    ({"extra_body": {"dry_multiplier": -0.8}}, "dry_multiplier"),
     ({"extra_body": {"no_repeat_ngram_size": 3}}, "no_repeat_ngram_size"),
     ({"extra_body": {"chat_template": "{{ 1 }}"}}, "chat_template"),
     ({"extra_body": {"add_generation_prompt": True, "continue_final_message": True}},

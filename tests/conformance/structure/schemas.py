@@ -31,6 +31,15 @@ def leaves():
     yield {"type": "integer", "minimum": 17}
     yield {"type": "integer", "maximum": -3}
     yield {"type": "integer", "exclusiveMinimum": 4, "exclusiveMaximum": 8}
+    for low, high in ((0, 1), (-1.5, 2.25), (0.1, 0.3), (100, 100.5), (-1e300, -3), (-90, 90)):
+        yield {"type": "number", "minimum": low, "maximum": high}
+    yield {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    yield {"type": "number", "minimum": 0}
+    yield {"minimum": -2, "exclusiveMaximum": 1e-7}
+    yield {"type": "number", "multipleOf": 0.25, "minimum": -1, "maximum": 1}
+    yield {"type": "integer", "multipleOf": 5, "minimum": 0, "maximum": 100}
+    yield {"type": "integer", "multipleOf": 1000}
+    yield {"type": ["number", "null"], "exclusiveMinimum": -40.5, "maximum": 1e15}
     yield {"pattern": "^x+$"}
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import random
 import re
 import subprocess
 import time
@@ -59,6 +60,47 @@ def test_every_text_of_a_schema_is_valid():
 REGEXES = ["[a-z]+", "^\\d{3}-\\d{4}$", "(yes|no|maybe)", "a{2,4}b?", "[^abc]{3}", "\\S+\\s\\w*",
            "(?:ab|cd)*e", "[A-Z][a-z]{1,8}( [A-Z][a-z]{1,8}){0,2}", "\\$[0-9]+\\.[0-9]{2}", "x.y",
            "(a|b(c|d)){1,3}", "é+日?", "[\\w.-]+@[\\w-]+\\.com", "a*?b+?", "\\\\n\\n\"q\""]
+
+
+def numbers(draw):
+    """Bounds of all sizes, ends open or closed or absent."""
+    def bound():
+        size = 10.0 ** draw.randint(-8, 17)
+        return draw.choice([draw.randint(-20, 20), draw.choice([-1, 1]) * size,
+                            round(draw.uniform(-1, 1) * size, draw.randint(0, 8))])
+
+    low, high = sorted((bound(), bound()))
+    case = {"type": draw.choice(["number", "integer"])}
+    case[draw.choice(["minimum", "exclusiveMinimum", "x-no-minimum"])] = low
+    case[draw.choice(["maximum", "exclusiveMaximum", "x-no-maximum"])] = high
+    return case
+
+
+def test_numbers_keep_to_their_bounds_as_doubles():
+    draw = random.Random(11)
+    cases = [numbers(draw) for _ in range(400)]
+    answers = sample({"kind": "json_schema", "text": json.dumps(case)} for case in cases)
+    refused = 0
+    for case, answer in zip(cases, answers, strict=True):
+        if "no number fits" in answer.get("error", ""):
+            refused += 1
+            continue
+        for text in texts(answer, case):
+            try:
+                jsonschema.validate(json.loads(text), case, cls=jsonschema.Draft202012Validator)
+            except jsonschema.ValidationError as error:
+                pytest.fail(f"{json.dumps(case)}\n{text!r}\n{error}")
+    assert refused < 100
+
+
+def test_a_constant_that_is_named_as_a_number_s_rule_stays_a_constant():
+    case = {"enum": ["number_text_0", "number_text__0"]}
+    case = {"type": "object", "required": ["a", "b"], "properties": {
+        "a": case, "b": {"type": "number", "minimum": 1, "maximum": 2}}}
+    [answer] = sample([{"kind": "json_schema", "text": json.dumps(case), "samples": 20}])
+    found = [json.loads(text) for text in texts(answer, case)]
+    assert found and {one["a"] for one in found} <= {"number_text_0", "number_text__0"}
+    assert all(1 <= one["b"] <= 2 for one in found)
 
 
 def test_every_text_of_a_regex_matches():
@@ -141,6 +183,13 @@ def test_a_form_behind_a_marker_begins_exactly_there():
     ("json_schema", '{"type": "object", "required": ["a"]}'),
     ("json_schema", '{"not": {"type": "string"}}'),
     ("json_schema", '{"type": "integer", "multipleOf": 3}'),
+    ("json_schema", '{"type": "number", "multipleOf": 0}'),
+    ("json_schema", '{"type": "number", "multipleOf": 1e-20, "maximum": 1}'),
+    ("json_schema", '{"type": "number", "minimum": 1, "exclusiveMaximum": 1}'),
+    ("json_schema", '{"type": "integer", "minimum": 0.1, "maximum": 0.9}'),
+    ("json_schema", '{"type": "number", "minimum": 1e300}'),
+    ("json_schema", '{"type": "number", "minimum": "1"}'),
+    ("json_schema", '{"type": "number", "minimum": 1, "exclusiveMinimum": true}'),
     ("json_schema", '{"type": "array", "uniqueItems": true}'),
     ("json_schema", '{"type": "string", "pattern": "^(?=a)b"}'),
     ("json_schema", '{"type": "string", "pattern": "a\\"b"}'),
@@ -149,7 +198,6 @@ def test_a_form_behind_a_marker_begins_exactly_there():
     ("json_schema", '{"$ref": "#/nowhere"}'),
     ("json_schema", '{"type": "string", "maxLength": 1000000}'),
     ("json_schema", '{"type": "array", "maxItems": 999, "items": {"type": "array", "maxItems": 999}}'),
-    ("json_schema", '{"type": "number", "minimum": 0}'),
     ("json_schema", '{"type": "object", "properties": {"a\\"b": true}}'),
     ("json_schema", '{"enum": []}'),
     ("json_schema", "[" * 30000),

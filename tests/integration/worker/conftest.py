@@ -5,12 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from pathlib import Path
 
 import grpc
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import contracts  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("BEHEMOTH_BUILD_DIR", ROOT / "build/release"))
@@ -26,16 +28,8 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def stubs():
-    from grpc_tools import protoc
-
-    out = tempfile.mkdtemp(prefix="behemoth-stubs-")
-    proto = ROOT / "proto/behemoth/worker/v1/worker.proto"
-    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
-                        f"--grpc_python_out={out}", str(proto)]) == 0
-    sys.path.insert(0, out)
-    from behemoth.worker.v1 import worker_pb2, worker_pb2_grpc
-
-    return worker_pb2, worker_pb2_grpc
+    made = contracts.compiled()
+    return made.worker_pb, made.worker_grpc
 
 
 def popen(*arguments, model=TINY):
