@@ -18,7 +18,7 @@ class Probe {
   void OnFirstToken(double seconds);               // since the request's arrival
   void OnTokensAfter(double seconds, int tokens);  // since the tokens before
   void OnUsage(int prompt_tokens, int cached_tokens, int generated_tokens);
-  void OnRejected(std::string_view reason);  // key, key_limit, full, draining, no_worker, ...
+  void OnRejected(std::string_view reason);  // key, full, draining, quarantined, ...
   void OnCancelled(std::string_view stage);  // body, tokenizing, waiting, decoding
   void OnSlowReader();
   void OnEncoded(double seconds, bool ok);  // one call of the tokenizer for a request

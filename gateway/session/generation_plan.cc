@@ -166,6 +166,7 @@ absl::StatusOr<GenerationPlan> PlanGeneration(const PlanInput& input) {
   plan.table = input.vocabulary->table;
   spec.request_id = input.request_id;
   spec.deadline = input.deadline;
+  spec.content_hash = input.content_hash;
   spec.max_tokens = options.max_tokens;
   spec.min_tokens = options.min_tokens;
   spec.num_sequences = options.n;

@@ -25,6 +25,7 @@ struct PlanInput {
   std::string request_id;                   // ours
   std::string fairness_key;                 // the caller's identity
   absl::Time deadline;
+  uint64_t content_hash;  // of the request's body and the prompt's place in it
 };
 
 // Holds prompt + max_tokens against the context. INVALID_ARGUMENT: too long, empty.

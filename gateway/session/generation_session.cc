@@ -1,5 +1,6 @@
 #include "gateway/session/generation_session.h"
 
+#include <absl/hash/hash.h>
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
@@ -35,6 +36,7 @@ GenerationSession::~GenerationSession() {
 
 void GenerationSession::Start(std::string body, std::shared_ptr<Responder> responder) {
   responder_ = std::move(responder);
+  body_hash_ = absl::HashOf(body);
   if (const absl::Status status = Parse(body); !status.ok()) return Fail(status);
   auto model = FindModel(setup_.services->workers->View(), options_.model);
   if (!model.ok()) return Fail(model.status());
@@ -143,7 +145,8 @@ absl::Status GenerationSession::PlanGenerations(const PhraseIds& phrases) {
                                 .thinking_budget = thinking_budget_,
                                 .request_id = NewRequestId(),
                                 .fairness_key = setup_.caller + "/" + options_.user,
-                                .deadline = arrival_ + setup_.services->limits.request_timeout});
+                                .deadline = arrival_ + setup_.services->limits.request_timeout,
+                                .content_hash = absl::HashOf(body_hash_, generations_.size())});
     if (!plan.ok()) return plan.status();
     const auto first = static_cast<uint32_t>(generations_.size() * options_.n);
     generations_.push_back(std::make_unique<Generation>(*std::move(plan), first, this));
@@ -464,6 +467,9 @@ void GenerationSession::Fail(absl::Status status) {
     responder_->End(false);
   } else {
     if (error.http == 503) setup_.services->probe->OnRejected("unavailable");
+    if (error.code_name == "request_quarantined") {
+      setup_.services->probe->OnRejected("quarantined");
+    }
     responder_->Send(WithIds(ErrorResponse(error)));
   }
   Close(error.http);

@@ -97,6 +97,7 @@ class GenerationSession final : public Exchange,
 
   Setup setup_;
   const absl::Time arrival_;
+  size_t body_hash_ = 0;
   std::shared_ptr<Responder> responder_;
   std::shared_ptr<const ModelText> text_;
   ServedModel model_;

@@ -77,6 +77,7 @@ struct GenerateSpec {
   bool prompt_logprobs = false;
   std::optional<StructureSpec> structure;
   absl::Time deadline = absl::InfiniteFuture();
+  uint64_t content_hash = 0;  // of what the client sent: its retry has the same; 0 = unknown
 };
 
 struct ProgressEvent {

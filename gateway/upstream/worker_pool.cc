@@ -6,6 +6,8 @@
 #include <tuple>
 #include <utility>
 
+#include "gateway/api/api_error.h"
+#include "gateway/upstream/quarantine.h"
 #include "proto/support/log.h"
 
 namespace behemoth::gateway {
@@ -15,12 +17,14 @@ class LeastLoadPool::Member final : public WorkerWatch,
                                     public std::enable_shared_from_this<Member> {
  public:
   Member(std::string address, std::shared_ptr<WorkerClient> client, Loop& loop, absl::Mutex& mutex,
-         const WorkerPoolConfig& config)
+         const WorkerPoolConfig& config, uint64_t& lives)
       : address(std::move(address)),
         client(std::move(client)),
+        life(++lives),
         loop_(loop),
         mutex_(mutex),
-        config_(config) {}
+        config_(config),
+        lives_(lives) {}
 
   void Connect() {  // loop
     if (!timer_) timer_ = loop_.NewTimer();
@@ -45,9 +49,13 @@ class LeastLoadPool::Member final : public WorkerWatch,
                           fresh.state == WorkerState::kReady);
     }
     load = fresh;
+    draining = fresh.state == WorkerState::kDraining;
     heard = loop_.Now();
     // A worker that has come back after its crash is used at once.
-    if (std::exchange(lost, false)) ejected_until = absl::InfinitePast();
+    if (std::exchange(lost, false)) {
+      ejected_until = absl::InfinitePast();
+      life = ++lives_;
+    }
   }
   void OnLost(absl::Status status) override {
     {
@@ -70,12 +78,14 @@ class LeastLoadPool::Member final : public WorkerWatch,
   absl::Time heard = absl::InfinitePast();
   absl::Time ejected_until = absl::InfinitePast();
   uint32_t in_flight = 0;
-  bool lost = false, leaving = false, refusal_logged = false;
+  uint64_t life;  // of the process behind the address: another one after each loss
+  bool lost = false, leaving = false, draining = false, refusal_logged = false;
 
  private:
   Loop& loop_;
   absl::Mutex& mutex_;
   const WorkerPoolConfig& config_;
+  uint64_t& lives_;
   std::unique_ptr<Timer> timer_;
   std::shared_ptr<void> watch_;
 };
@@ -98,7 +108,7 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
         continue;
       }
       members_.push_back(
-          std::make_shared<Member>(address, *std::move(client), loop_, mutex_, config_));
+          std::make_shared<Member>(address, *std::move(client), loop_, mutex_, config_, lives_));
       loop_.Post([member = members_.back()] { member->Connect(); });
     }
     Sweep();
@@ -109,7 +119,13 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
     tokenizer_fingerprint_ = std::move(fingerprint);
   }
 
-  std::shared_ptr<Member> Pick(const std::string& model, const std::vector<const Member*>& tried) {
+  // A worker as it is now; `member` is null if none can take the request.
+  struct Place {
+    std::shared_ptr<Member> member;
+    uint64_t life = 0;
+  };
+
+  Place Pick(const std::string& model, const std::vector<const Member*>& tried) {
     absl::MutexLock lock(&mutex_);
     std::shared_ptr<Member> best;
     for (const auto& member : members_) {
@@ -119,8 +135,29 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
       }
       if (!best || Cost(*member) < Cost(*best)) best = member;
     }
-    if (best) ++best->in_flight;
-    return best;
+    if (!best) return {};
+    ++best->in_flight;
+    return {best, best->life};
+  }
+
+  bool Quarantined(uint64_t content) {
+    absl::MutexLock lock(&mutex_);
+    return quarantine_.Holds(content, loop_.Now());
+  }
+
+  // The worker went while it held the request. One that has said that it goes is no loss.
+  void OnLoss(uint64_t content, const Place& place) {
+    absl::MutexLock lock(&mutex_);
+    if (place.member->draining) return;
+    quarantine_.OnLoss(content, place.life, loop_.Now());
+    if (!quarantine_.Holds(content, loop_.Now())) return;
+    support::Log().error("request quarantined: it was with {} workers in a row when they were lost",
+                         Quarantine::kLosses);
+  }
+
+  void OnServed(uint64_t content) {
+    absl::MutexLock lock(&mutex_);
+    quarantine_.OnServed(content);
   }
 
   void Release(Member& member, bool failed) {
@@ -211,6 +248,8 @@ class LeastLoadPool::Members : public std::enable_shared_from_this<Members> {
   absl::Mutex mutex_;
   std::vector<std::shared_ptr<Member>> members_ ABSL_GUARDED_BY(mutex_);
   std::string tokenizer_fingerprint_ ABSL_GUARDED_BY(mutex_);
+  Quarantine quarantine_ ABSL_GUARDED_BY(mutex_);
+  uint64_t lives_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 namespace {
@@ -222,6 +261,7 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
              GenerateObserver* observer, Loop& loop)
       : members_(std::move(members)),
         model_(std::move(model)),
+        content_(spec.content_hash),
         spec_(std::move(spec)),
         observer_(observer),
         loop_(loop),
@@ -233,6 +273,7 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
   void Cancel() override {
     timer_->Cancel();
     observer_ = nullptr;
+    if (place_.member && delivered_) members_->OnServed(content_);
     Leave(false);
   }
   void Pause(bool paused) override {
@@ -249,6 +290,7 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
   }
 
   void OnEvent(WorkerEvent event) override {
+    taken_ = true;
     if (!std::holds_alternative<ProgressEvent>(event) && !std::exchange(delivered_, true)) {
       spec_ = {};  // nothing will be sent again
     }
@@ -258,6 +300,11 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
   void OnDone(absl::Status status) override {
     // We hear nothing of what we cancel: this is a worker that stopped before the request did.
     const bool unavailable = absl::IsUnavailable(status) || absl::IsCancelled(status);
+    if (unavailable && taken_) {
+      members_->OnLoss(content_, place_);
+    } else if (status.ok()) {
+      members_->OnServed(content_);
+    }
     Leave(unavailable);
     // gRPC's own words name addresses; a client of ours need not know them.
     if (unavailable) {
@@ -274,19 +321,25 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
 
  private:
   void Try(absl::Status otherwise) {
-    member_ = members_->Pick(model_, tried_);
-    if (!member_) {
+    if (members_->Quarantined(content_)) {
+      otherwise = WithCodeName(absl::InternalError("workers were lost with this request"),
+                               "request_quarantined");
+    } else {
+      place_ = members_->Pick(model_, tried_);
+    }
+    if (!place_.member) {
       timer_->Start(absl::ZeroDuration(),
                     [this, status = std::move(otherwise)] { Finish(status); });
       return;
     }
-    tried_.push_back(member_.get());
-    call_ = member_->client->Generate(spec_, this, loop_);
+    taken_ = false;
+    tried_.push_back(place_.member.get());
+    call_ = place_.member->client->Generate(spec_, this, loop_);
   }
 
   void Leave(bool failed) {
     if (!observer_ && call_) call_->Cancel();
-    if (auto member = std::exchange(member_, nullptr)) members_->Release(*member, failed);
+    if (auto member = std::exchange(place_, {}).member) members_->Release(*member, failed);
   }
 
   void Finish(absl::Status status) {
@@ -295,14 +348,16 @@ class PooledCall final : public GenerateCall, public GenerateObserver {
 
   std::shared_ptr<LeastLoadPool::Members> members_;
   const std::string model_;
+  const uint64_t content_;
   GenerateSpec spec_;
   GenerateObserver* observer_;
   Loop& loop_;
   std::unique_ptr<Timer> timer_;
   std::unique_ptr<GenerateCall> call_;
-  std::shared_ptr<LeastLoadPool::Member> member_;
+  LeastLoadPool::Members::Place place_;
   std::vector<const LeastLoadPool::Member*> tried_;
-  bool delivered_ = false;
+  bool taken_ = false;      // the worker of this try has said something
+  bool delivered_ = false;  // and the observer has heard a token or a finish
 };
 
 }  // namespace

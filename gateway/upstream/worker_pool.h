@@ -5,7 +5,9 @@
 // ejected, and speaks this gateway's ids. Least load wins: what this gateway has in flight there
 // plus what others queue there. A failed worker is ejected for `ejection`, then tried again; its
 // watch reconnects every second. Retry: on another worker, only while no token or finish has
-// reached the observer, on UNAVAILABLE and RESOURCE_EXHAUSTED, each worker at most once.
+// reached the observer, on UNAVAILABLE and RESOURCE_EXHAUSTED, each worker at most once. A request
+// that two workers in a row were lost with is quarantined (quarantine.h): INTERNAL, code_name
+// request_quarantined, without asking a worker.
 #pragma once
 
 #include <absl/container/flat_hash_set.h>

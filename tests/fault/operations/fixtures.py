@@ -11,10 +11,10 @@ from processes import TINY, Process, until  # noqa: E402
 class Served:
     """One tokenizer, one worker, one gateway; `gateway_flags` go to the gateway."""
 
-    def __init__(self, *gateway_flags, worker_flags=(), worker_address=None):
+    def __init__(self, *gateway_flags, worker_flags=(), worker_address=None, model=TINY):
         self.all = []
-        self.tokenizer = self.start("behemoth-tokenizer", "--model", TINY, "--listen", "127.0.0.1:0")
-        self.worker = self.start("behemoth-worker", "--model", TINY, "--served-model-name", "tiny",
+        self.tokenizer = self.start("behemoth-tokenizer", "--model", model, "--listen", "127.0.0.1:0")
+        self.worker = self.start("behemoth-worker", "--model", model, "--served-model-name", "tiny",
                                  "--backend", "cpu", "--cpu-threads", "1", "--listen",
                                  "127.0.0.1:0", *worker_flags)
         address = worker_address(self.worker.port) if worker_address else f"127.0.0.1:{self.worker.port}"

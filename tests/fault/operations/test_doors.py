@@ -2,9 +2,13 @@
 60)."""
 
 import json
+import math
+import os
+import random
 import re
 import socket
 import subprocess
+import time
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +53,41 @@ def test_whatever_is_wrong_with_a_key_is_the_same_401(guarded, headers):
     status, _, body = guarded.ask("POST", "/v1/chat/completions", "{}", headers)
     reference = guarded.ask("POST", "/v1/chat/completions", "{}")[2]
     assert status == 401 and body == reference
+
+
+# By hand with 100000. The same of the comparison itself: tests/integration/gateway.
+TIMING_SAMPLES = int(os.environ.get("BEHEMOTH_TIMING_SAMPLES", 20_000))
+
+
+def slope_t(samples):
+    """The t statistic of the slope of y over x."""
+    n = len(samples)
+    mean_x, mean_y = (sum(column) / n for column in zip(*samples))
+    xx = sum((x - mean_x) ** 2 for x, _ in samples)
+    yy = sum((y - mean_y) ** 2 for _, y in samples)
+    r = sum((x - mean_x) * (y - mean_y) for x, y in samples) / math.sqrt(xx * yy)
+    return r * math.sqrt((n - 2) / (1 - r * r))
+
+
+def test_the_time_of_a_401_says_nothing_of_how_much_was_right(guarded):
+    draw, samples = random.Random(26), []
+    asks = [(f"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "
+             f"{KEY[:right]}{'~' * (len(KEY) - right)}\r\n\r\n").encode()
+            for right in range(len(KEY))]
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=30) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(TIMING_SAMPLES):
+            right = draw.randrange(len(asks))
+            began = time.perf_counter_ns()
+            raw.sendall(asks[right])
+            reply = raw.recv(4096)
+            samples.append((right, time.perf_counter_ns() - began))
+            assert reply.startswith(b"HTTP/1.1 401") and reply.endswith(b"}}")
+    samples.sort(key=lambda sample: sample[1])
+    t = slope_t(samples[:len(samples) * 9 // 10])  # the slowest tenth was interrupted
+    print(f"\nt = {t:.2f} over {len(samples)} replies, the middle one after "
+          f"{samples[len(samples) // 2][1] / 1000:.0f} us")
+    assert abs(t) < 4.5  # chance alone: once in 150,000 runs
 
 
 def test_two_keys_at_once_are_none(guarded):

@@ -5,6 +5,8 @@ ready, as a service's endpoints do; the order of each replacement is Kubernetes'
 the new one first, takes the old one out of the endpoints, waits (preStop), sends SIGTERM; a
 StatefulSet ends one pod and starts it again at the same address (operations.md 6, 54 to 56)."""
 
+import os
+import resource
 import signal
 import statistics
 import sys
@@ -19,6 +21,7 @@ TOKENS = 24       # of a stream: a third of a second when nothing else runs
 CLIENTS = 4
 STREAMS = 500     # at least, over the restarts
 PRE_STOP_S = 1    # endpoints are read every 50 ms here, not every few seconds
+QUIET = 0.25      # of the cores' time, taken by others: below it they are not overcommitted
 
 
 class Fleet:
@@ -118,10 +121,40 @@ def p99(seconds):
     return statistics.quantiles(seconds, n=100)[98]
 
 
+class Cores:
+    """Who has the processors: this test with its processes, or others."""
+
+    def __init__(self, fleet):
+        self.fleet = fleet
+        self.began, self.busy, self.own = time.monotonic(), self.busy_s(), self.own_s()
+
+    @staticmethod
+    def busy_s():
+        user, nice, system, _, _, interrupts, soft, steal = map(
+            int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+        return (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+    def own_s(self):
+        alive = 0
+        for process in self.fleet.all:
+            stat = Path(f"/proc/{process.process.pid}/stat")
+            if process.process.poll() is None:
+                fields = stat.read_text().rsplit(")", 1)[1].split()
+                alive += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        mine, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(
+            resource.RUSAGE_CHILDREN)
+        return alive + mine.ru_utime + mine.ru_stime + ended.ru_utime + ended.ru_stime
+
+    def others(self):
+        """Their share of all cores since this was made."""
+        theirs = (self.busy_s() - self.busy) - (self.own_s() - self.own)
+        return theirs / ((time.monotonic() - self.began) * os.cpu_count())
+
+
 def test_a_rolling_restart_of_everything_fails_no_stream():
     fleet = Fleet()
     try:
-        load = Load(fleet)
+        cores, load = Cores(fleet), Load(fleet)
         load.until(150)
         before = [seconds for _, seconds, _ in load.done]
         first = len(load.done)
@@ -139,14 +172,17 @@ def test_a_rolling_restart_of_everything_fails_no_stream():
         load.end()
         during = load.done[first:]
         failed = [(s.status, s.error) for _, _, s in during if not s.whole()]
-        slowest = p99([seconds for _, seconds, _ in during])
+        slowest, others = p99([seconds for _, seconds, _ in during]), cores.others()
         print(f"\n{rounds} restarts of everything, {len(during)} streams, {len(failed)} failed, p99 "
-              f"{slowest:.2f} s (before: {p99(before):.2f} s), slowest by what was replaced: "
-              + ", ".join(f"{what} {max(seconds):.2f} s" for what, seconds in took.items()))
+              f"{slowest:.2f} s (before: {p99(before):.2f} s), p99 by what was replaced: "
+              + ", ".join(f"{what} {p99(seconds):.2f} s" for what, seconds in took.items())
+              + f"; others had {others:.0%} of the cores")
         assert failed == []
-        # Below a second it is the neighbours of a shared machine that are measured. A worker that
-        # loads takes the processor from the one that serves here, as it does not with GPUs of their
-        # own: what streams see of that is printed, not held.
-        assert p99(took["gateways"] + took["tokenizers"]) <= 2 * max(p99(before), 1)
+        if others < QUIET:
+            assert slowest <= 2 * p99(before)
+        else:
+            # Then it is the neighbours that are measured, most of all while a worker loads beside
+            # the one that serves: held is what has little to compute.
+            assert p99(took["gateways"] + took["tokenizers"]) <= 2 * max(p99(before), 1)
     finally:
         fleet.end()

@@ -31,6 +31,7 @@ class HttpClient {
   HttpClient(const HttpClient&) = delete;
 
   bool connected() const { return connected_; }
+  int fd() const { return fd_; }
   void Close() {
     if (fd_ >= 0) close(std::exchange(fd_, -1));
   }

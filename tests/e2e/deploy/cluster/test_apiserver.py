@@ -1,10 +1,11 @@
 """A real kube-apiserver over a real etcd: what the chart renders is admitted by a namespace that enforces
 the restricted Pod Security standard, and every upgrade is one in place. No kubelet: no pod runs.
 
-kube-apiserver is not to be had quickly (README.md of this folder says how it is built): without it on
-the PATH or in build/tools, and without etcd, this is skipped, and says so."""
+kube-apiserver is not to be had quickly (build_apiserver.sh): without it on the PATH or in build/tools,
+and without etcd, this is skipped, and says so."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chart"))
+for folder in ("chart", "readme"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
+from commands import RUN_ON_A_SERVER  # noqa: E402
 from rendering import (BASE, EXAMPLES, NAMESPACE, RELEASE, TOGGLES, manifests, matrix,  # noqa: E402
                        merged, text_of)
-from tools import CACHE, CHART, helm  # noqa: E402
+from tools import CACHE, CHART, ROOT, helm  # noqa: E402
 
 CRDS = {"ServiceMonitor": "monitoring.coreos.com/v1", "PodMonitor": "monitoring.coreos.com/v1",
         "PrometheusRule": "monitoring.coreos.com/v1", "ScaledObject": "keda.sh/v1alpha1",
@@ -71,11 +74,11 @@ class Server:
                                *map(str, arguments)], input=text, capture_output=True, text=True,
                               timeout=120)
 
-    def helm(self, *arguments, values):
+    def helm(self, *arguments, values, chart=CHART):
         file = self.folder / "values.yaml"
         file.write_text(yaml.safe_dump(values))
         return subprocess.run([helm(), "--kubeconfig", self.folder / "kubeconfig", "-n", NAMESPACE,
-                               *map(str, arguments), CHART, "-f", file], capture_output=True, text=True,
+                               *map(str, arguments), chart, "-f", file], capture_output=True, text=True,
                               timeout=120)
 
     def end(self):
@@ -144,6 +147,34 @@ def test_every_upgrade_is_one_in_place(server):
     for example in EXAMPLES:
         result = server.helm("upgrade", RELEASE, values=yaml.safe_load(example.read_text()))
         assert result.returncode == 0, f"{example.stem}: {result.stderr}"
+
+
+def test_an_upgrade_from_the_chart_before_its_last_change_is_one_in_place(server, tmp_path):
+    """No chart was released yet: the one before is the one of the history."""
+    def git(*arguments):
+        return subprocess.run(["git", "-c", f"safe.directory={ROOT}", *arguments], cwd=ROOT,
+                              capture_output=True)
+    chart = CHART.relative_to(ROOT)
+    commits = git("log", "-2", "--format=%H", "--", chart).stdout.decode().split()
+    if len(commits) < 2:
+        pytest.skip("the history does not reach back to another chart")
+    archive = git("archive", commits[1], chart).stdout
+    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
+    for number, example in enumerate(EXAMPLES):
+        values, release = yaml.safe_load(example.read_text()), f"before-{number}"
+        installed = server.helm("install", release, values=values, chart=tmp_path / chart)
+        assert installed.returncode == 0, installed.stderr
+        upgraded = server.helm("upgrade", release, values=values)
+        assert upgraded.returncode == 0, f"{example.stem}: {upgraded.stderr}"
+
+
+@pytest.mark.parametrize("command", RUN_ON_A_SERVER)
+def test_a_command_of_the_readmes_works_as_it_is_written(server, command):
+    path = [str(Path(helm()).parent), str(Path(program("kubectl")).parent), os.environ["PATH"]]
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120,
+                            cwd=ROOT, env={**os.environ, "PATH": ":".join(path),
+                                           "KUBECONFIG": str(server.folder / "kubeconfig")})
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_changed_selector_would_have_been_refused(server):

@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "gateway/api/api_error.h"
+#include "gateway/upstream/quarantine.h"
 #include "tests/unit/gateway/net/fake_loop.h"
 
 namespace behemoth::gateway {
@@ -70,8 +72,10 @@ class WorkerPoolTest : public ::testing::Test {
     a_.Report();
     b_.Report();
   }
-  std::unique_ptr<GenerateCall> Ask(Observer& observer) {
-    return pool_.Generate("tiny", {}, &observer, loop_);
+  std::unique_ptr<GenerateCall> Ask(Observer& observer, uint64_t content_hash = 0) {
+    GenerateSpec spec;
+    spec.content_hash = content_hash;
+    return pool_.Generate("tiny", std::move(spec), &observer, loop_);
   }
 
   FakeLoop loop_;
@@ -215,6 +219,140 @@ TEST_F(WorkerPoolTest, NoWorkerIsUnavailableAndNeverFromInsideTheCall) {
   EXPECT_FALSE(observer.status);
   loop_.Advance(absl::ZeroDuration());
   EXPECT_TRUE(observer.status && absl::IsUnavailable(*observer.status));
+}
+
+// A request that ends the workers that run it.
+class QuarantineTest : public WorkerPoolTest {
+ protected:
+  static constexpr uint64_t kPoison = 7, kOther = 8;
+  static constexpr char kRefused[] = "request_quarantined";
+
+  QuarantineTest() {
+    pool_.SetAddresses({"a:1", "b:1", "c:1"});
+    loop_.Run();
+    c_.Report();
+  }
+  int started() const { return a_.started + b_.started + c_.started; }
+  void ReportAll() {
+    for (FakeWorker* one : {&a_, &b_, &c_}) one->Report();
+  }
+  FakeWorker& Busy() { return !a_.calls.empty() ? a_ : !b_.calls.empty() ? b_ : c_; }
+  // The worker that runs a call dies with all of them and comes back.
+  void LoseAWorker() {
+    FakeWorker& worker = Busy();
+    ASSERT_FALSE(worker.calls.empty());
+    const std::vector<FakeWorker::Call*> calls = worker.calls;
+    for (FakeWorker::Call* call : calls) {
+      call->observer->OnEvent(ProgressEvent{});
+      call->observer->OnDone(absl::UnavailableError("gone"));
+    }
+    worker.watch->OnLost(absl::UnavailableError("gone"));
+    loop_.Advance(absl::Seconds(3));
+    ReportAll();
+  }
+  // Asks, loses the worker after a token, and returns what the client hears.
+  absl::Status LoseOneStream(uint64_t content_hash) {
+    Observer observer;
+    const auto call = Ask(observer, content_hash);
+    if (!Busy().calls.empty()) Busy().calls[0]->observer->OnEvent(TokensEvent{.ids = {1}});
+    LoseAWorker();
+    return observer.status.value_or(absl::UnknownError("still runs"));
+  }
+  std::string CodeName(uint64_t content_hash) {
+    Observer observer;
+    const auto call = Ask(observer, content_hash);
+    loop_.Advance(absl::ZeroDuration());
+    return observer.status ? ToApiError(*observer.status).code_name : "";
+  }
+
+  FakeWorker& c_ = workers_["c:1"];
+};
+
+TEST_F(QuarantineTest, ARequestThatTwoWorkersWereLostWithReachesNoThird) {
+  Observer observer;
+  const auto call = Ask(observer, kPoison);
+  LoseAWorker();
+  EXPECT_EQ(started(), 2);
+  EXPECT_FALSE(observer.status);
+  LoseAWorker();
+  EXPECT_EQ(started(), 2);
+  ASSERT_TRUE(observer.status);
+  EXPECT_TRUE(absl::IsInternal(*observer.status));
+  EXPECT_EQ(ToApiError(*observer.status).code_name, kRefused);
+}
+
+TEST_F(QuarantineTest, TheClientsOwnRetryIsTheSameRequestForTenMinutes) {
+  for (int i = 0; i < Quarantine::kLosses; ++i) {
+    EXPECT_TRUE(absl::IsUnavailable(LoseOneStream(kPoison)));
+  }
+  EXPECT_EQ(CodeName(kPoison), kRefused);
+  EXPECT_EQ(started(), 2);
+  EXPECT_EQ(CodeName(kOther), "");
+  loop_.Advance(Quarantine::kMemory);
+  ReportAll();
+  EXPECT_EQ(CodeName(kPoison), "");
+}
+
+TEST_F(QuarantineTest, EqualRequestsThatAreLostTogetherCountOnce) {
+  b_.Report(9);
+  c_.Report(9);
+  Observer one, two;
+  const auto first = Ask(one, kPoison), second = Ask(two, kPoison);
+  ASSERT_EQ(a_.calls.size(), 2u);
+  LoseAWorker();
+  EXPECT_EQ(started(), 4);  // both go on elsewhere
+}
+
+TEST_F(QuarantineTest, ARunThatEndsOtherwiseClearsTheName) {
+  for (const bool cancelled : {false, true}) {
+    EXPECT_TRUE(absl::IsUnavailable(LoseOneStream(kPoison)));
+    Observer observer;
+    const auto call = Ask(observer, kPoison);
+    FakeWorker& worker = Busy();
+    worker.calls[0]->observer->OnEvent(TokensEvent{.ids = {1}});
+    if (cancelled) {
+      call->Cancel();
+    } else {
+      worker.calls[0]->observer->OnDone(absl::OkStatus());
+    }
+  }
+  EXPECT_TRUE(absl::IsUnavailable(LoseOneStream(kPoison)));
+  EXPECT_EQ(CodeName(kPoison), "");
+}
+
+TEST_F(QuarantineTest, AWorkerThatDrainsOrRefusesIsNoLoss) {
+  for (int i = 0; i < Quarantine::kLosses; ++i) {
+    Observer drained;
+    const auto call = Ask(drained, kPoison);
+    FakeWorker& worker = Busy();
+    worker.calls[0]->observer->OnEvent(TokensEvent{.ids = {1}});
+    worker.watch->OnLoad({.state = WorkerState::kDraining});
+    worker.calls[0]->observer->OnDone(absl::UnavailableError("the worker has stopped"));
+    EXPECT_TRUE(drained.status);
+    loop_.Advance(absl::Seconds(2));
+    ReportAll();
+  }
+  Observer refused;
+  const auto call = Ask(refused, kPoison);
+  for (int tried = 1; tried <= 3; ++tried) {
+    EXPECT_EQ(started(), Quarantine::kLosses + tried);
+    Busy().calls[0]->observer->OnDone(absl::UnavailableError("draining"));
+    loop_.Advance(absl::ZeroDuration());
+  }
+  EXPECT_TRUE(refused.status && absl::IsUnavailable(*refused.status));
+}
+
+TEST_F(QuarantineTest, ItsMemoryIsBounded) {
+  Quarantine quarantine;
+  const absl::Time now = absl::UnixEpoch();
+  for (uint64_t content = 1; content <= Quarantine::kMaxSuspects + 1; ++content) {
+    for (const uint64_t life : {1, 2}) quarantine.OnLoss(content, life, now);
+  }
+  EXPECT_TRUE(quarantine.Holds(Quarantine::kMaxSuspects, now));
+  EXPECT_FALSE(quarantine.Holds(Quarantine::kMaxSuspects + 1, now));
+  const absl::Time later = now + Quarantine::kMemory;  // the old ones make room
+  for (const uint64_t life : {1, 2}) quarantine.OnLoss(Quarantine::kMaxSuspects + 1, life, later);
+  EXPECT_TRUE(quarantine.Holds(Quarantine::kMaxSuspects + 1, later));
 }
 
 }  // namespace
