@@ -14,6 +14,17 @@ TokenId SomeId(std::mt19937& random) {
   return kFirstText + static_cast<TokenId>(random() % (kVocabulary - kFirstText));
 }
 
+bool IsInPrompt(const SamplerRequest& asked, TokenId id) {
+  return std::count(asked.prompt.begin(), asked.prompt.end(), id) > 0;
+}
+
+// What bans takes none of FewIds, so that no mixture bans all.
+TokenId SomeOtherId(std::mt19937& random, const SamplerRequest& asked) {
+  TokenId id = SomeId(random);
+  while (IsInPrompt(asked, id)) id = SomeId(random);
+  return id;
+}
+
 // Nothing else than six of the prompt's ids may be said: repeats are sure.
 std::vector<TokenId> FewIds(SamplerRequest& asked) {
   if (asked.params.allowed_ids.empty()) {
@@ -45,18 +56,19 @@ void BannedSequences(std::mt19937&, SamplerRequest& asked) {
 
 void MinTokens(std::mt19937& random, SamplerRequest& asked) {
   asked.params.min_tokens = 30;
-  for (int i = 0; i < 400; ++i) asked.params.stop_ids.push_back(SomeId(random));
+  for (int i = 0; i < 400; ++i) asked.params.stop_ids.push_back(SomeOtherId(random, asked));
 }
 
 void LogitBias(std::mt19937& random, SamplerRequest& asked) {
   for (int i = 0; i < 300; ++i) {
     const TokenId id = kFirstText + 12 * i + static_cast<TokenId>(random() % 12);
-    asked.params.logit_bias.push_back({id, i % 3 == 0 ? -100.0f : static_cast<float>(i % 7)});
+    const bool bans = i % 3 == 0 && !IsInPrompt(asked, id);
+    asked.params.logit_bias.push_back({id, bans ? -100.0f : static_cast<float>(i % 7)});
   }
 }
 
 void BannedIds(std::mt19937& random, SamplerRequest& asked) {
-  for (int i = 0; i < 1500; ++i) asked.params.banned_ids.push_back(SomeId(random));
+  for (int i = 0; i < 1500; ++i) asked.params.banned_ids.push_back(SomeOtherId(random, asked));
 }
 
 void AllowedIds(std::mt19937& random, SamplerRequest& asked) {
