@@ -213,7 +213,7 @@ std::string TextOf(int64_t value, int fraction) {
   const auto behind = static_cast<size_t>(fraction);
   if (digits.size() <= behind) digits.insert(0, behind + 1 - digits.size(), '0');
   if (behind > 0) {
-    digits.insert(digits.size() - behind, ".");
+    digits.insert(digits.size() - behind, 1, '.');
     digits.erase(digits.find_last_not_of('0') + 1);
     if (digits.back() == '.') digits.pop_back();
   }
