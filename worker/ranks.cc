@@ -2,7 +2,6 @@
 
 #include <absl/strings/str_cat.h>
 
-#include <cstdlib>
 #include <utility>
 
 #include "worker/parallel/faulty_group.h"
@@ -21,8 +20,6 @@ Ranks OpenCpuRanks(int32_t size) {
 }
 
 absl::StatusOr<Ranks> OpenCudaRanks(const RankOptions& options) {
-  // A kernel that is loaded at its first launch may wait for its device, which may wait at a peer.
-  if (options.size > 1) setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/1);
   Ranks ranks;
   std::vector<int32_t> ordinals;
   for (int32_t rank = 0; rank < options.size; ++rank) {

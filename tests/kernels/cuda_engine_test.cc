@@ -35,6 +35,7 @@ constexpr int32_t kTokens = 96;     // of each request
 constexpr int32_t kSequences = 32;  // at a time
 constexpr int32_t kContext = 256;
 // Of 64 tokens. Who is let in grows by one block without preempting anybody; these want two.
+constexpr size_t kBounded = 24;  // partings whose logits are looked at: a bound takes seconds
 constexpr int32_t kBlocks = 40, kBlocksEach = 3;
 
 using Tokens = std::vector<TokenId>;
@@ -227,6 +228,17 @@ std::set<Place> Partings(const std::vector<Tokens>& a, const std::vector<Tokens>
   return partings;
 }
 
+// At most `most` of them, from first to last.
+std::set<Place> Some(const std::set<Place>& places, size_t most) {
+  std::set<Place> some;
+  const size_t stride = std::max<size_t>(1, (places.size() + most - 1) / most);
+  size_t index = 0;
+  for (const Place& place : places) {
+    if (index++ % stride == 0) some.insert(place);
+  }
+  return some;
+}
+
 // Each place's logits are those of the CPU within what bf16 does. Returns the largest share of its
 // bound that one comes to.
 float ExpectWithinTheBound(const std::vector<SamplerRequest>& requests,
@@ -271,16 +283,18 @@ void ExpectTheSamplersTokens(const Device& device, int32_t seeds, int32_t mixtur
   ASSERT_EQ(said.size(), requests.size());
   ASSERT_EQ(on_cpu.size(), requests.size());
   const std::set<Place> partings = Partings(said, on_cpu);
+  const std::set<Place> bounded = Some(partings, kBounded);
   Replay replay(device, requests);
-  replay.Check(said, partings);
+  replay.Check(said, bounded);
   if (testing::Test::HasFatalFailure()) return;
   replay.ExpectAllActed();
-  ASSERT_EQ(replay.logits().size(), partings.size());
-  const float most = ExpectWithinTheBound(requests, said, replay.logits());
   std::cout << requests.size() << " requests, " << replay.tokens()
             << " tokens: each is what the CPU's sampler draws from the device's logits; "
-            << partings.size() << " texts part from the CPU's, where logits differ by at most "
-            << most << " of the bound\n";
+            << partings.size() << " texts part from the CPU's" << std::endl;
+  ASSERT_EQ(replay.logits().size(), bounded.size());
+  const float most = ExpectWithinTheBound(requests, said, replay.logits());
+  std::cout << "at " << bounded.size() << " of these places logits differ by at most " << most
+            << " of the bound\n";
 }
 
 TEST(CudaEngineTest, TokensAreTheCpusAtTheSameSeeds) {

@@ -2,6 +2,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -136,6 +137,9 @@ absl::StatusOr<kernels::DeviceLimits> OpenLimits(int32_t ordinal, const cudaDevi
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int32_t ordinal) {
+  // A kernel that is loaded at its first launch waits for the device, and the device may be waiting
+  // for this thread's next call: a step for its masks, a rank for another one.
+  setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/1);
   int driver = 0, count = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
     return absl::UnavailableError("cuda: no NVIDIA driver is installed on this machine");
