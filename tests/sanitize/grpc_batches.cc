@@ -9,8 +9,8 @@ extern "C" {
 
 grpc_call_error grpc_call_start_batch(grpc_call* call, const grpc_op* ops, size_t count, void* tag,
                                       void* reserved) {
-  static const auto next = reinterpret_cast<decltype(&grpc_call_start_batch)>(
-      dlsym(RTLD_NEXT, "grpc_call_start_batch"));
+  static const auto next =
+      reinterpret_cast<decltype(&grpc_call_start_batch)>(dlsym(RTLD_NEXT, "grpc_call_start_batch"));
   __tsan_release(tag);
   return next(call, ops, count, tag, reserved);
 }
