@@ -52,8 +52,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerCo
   auto credentials = ServerCredentials(config.tls);
   if (!credentials.ok()) return credentials.status();
 
-  const auto call_bytes = static_cast<uint64_t>(config.max_receive_bytes);
-  auto server = std::unique_ptr<GrpcServer>(new GrpcServer({.call_bytes = call_bytes}));
+  auto server = std::unique_ptr<GrpcServer>(new GrpcServer);
   server->health_ = health;
   grpc::ServerBuilder builder;
   SetArguments(config, builder);
@@ -61,13 +60,11 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerCo
   builder.AddListeningPort(config.listen, *credentials, &server->port_);
   for (grpc::Service* service : services) builder.RegisterService(service);
   builder.RegisterService(health->service());
-  server->guard_.AddTo(builder);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) {
     return absl::UnavailableError(
         absl::StrCat("listen ", config.listen, ": cannot be bound (taken, or not an address)"));
   }
-  server->guard_.Watch(server->port_);
   return server;
 }
 

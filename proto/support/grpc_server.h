@@ -1,5 +1,5 @@
 // One gRPC server as every process of ours runs it: health, reflection, limits, keepalive, TLS,
-// connections that flood it ended, drain.
+// drain.
 //
 // Life: Start -> serving -> Drain -> destroyed. Thread-safe after Start.
 // Limits (defaults and reasons in GrpcServerConfig). Keepalive tolerates clients that ping every
@@ -14,7 +14,6 @@
 #include <string>
 #include <vector>
 
-#include "proto/support/connection_guard.h"
 #include "proto/support/health.h"
 #include "proto/support/tls.h"
 
@@ -49,9 +48,8 @@ class GrpcServer {
   void Drain(absl::Duration timeout);
 
  private:
-  explicit GrpcServer(const ConnectionGuard::Limits& limits) : guard_(limits) {}
+  GrpcServer() = default;
 
-  ConnectionGuard guard_;
   std::unique_ptr<grpc::Server> server_;
   Health* health_ = nullptr;
   int port_ = 0;
