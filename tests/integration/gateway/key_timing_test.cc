@@ -18,8 +18,8 @@ namespace {
 constexpr int kSamples = 100'000;
 constexpr size_t kPrefixStep = 9;  // 0, 9, ... 63 of the key's 64 characters are right
 constexpr int kPrefixes = 8;
-// Of a t statistic. Where eight strings lie in memory alone has given 6.6 on a busy machine; an early
-// end gives 700 and more.
+// Of a t statistic. Where eight strings lie in memory alone has given 6.6 on a busy machine; an
+// early end gives 650 and more.
 constexpr double kThreshold = 50;
 
 const std::string& RightKey() {
